@@ -1,0 +1,810 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+"""`LRUCache`: a bounded mapping that forgets what was not used for longest.
+
+It owns the limit (in entries, or in the user's own units), the eviction with its callback, and the mapping protocol.
+It must never know of time: where `TTLCache` differs, a C method declared in _lru.pxd is the seam.
+
+Re-entrancy, beyond the rules in _table.pxd: everything a method removes is collected in a list and handed to `on_evict`
+after the change, when the cache is whole and no critical section is held.
+"""
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from libc.math cimport INFINITY, NAN
+from libc.stdint cimport uint32_t, uint64_t
+
+from ._cpython cimport DECREF, INCREF, Section, key_hash, section_begin, section_end
+from ._links cimport Slot, move_to_front
+from ._table cimport MAX_ENTRIES, Contents, Entry, Table, lookup, place, release, release_all
+
+from collections.abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
+from copyreg import __newobj__
+from types import GenericAlias
+
+cdef extern from "Python.h":
+    int Py_ReprEnter(object) except -1
+    void Py_ReprLeave(object) noexcept
+    void PyErr_SetObject(object, object) noexcept
+    void PyErr_WriteUnraisable(object) noexcept
+
+cdef enum Kind:
+    KEYS
+    VALUES
+    ITEMS
+
+cdef object ABSENT = object()   # "no such entry", where any value is possible
+
+
+cdef class LRUCache(Table):
+    """LRUCache(maxsize, getsizeof=None, *, on_evict=None)
+    --
+
+    A mapping of at most `maxsize` entries; storing one more removes the least recently used.
+
+    A drop-in for `cachetools.LRUCache`. `cache[key]`, `get`, `setdefault` and storing count as use; `in`, `peek`,
+    `len` and iteration do not. Every operation is O(1) expected unless said otherwise. Iteration goes from the least to
+    the most recently used; reading entries meanwhile is allowed, adding or removing some raises RuntimeError.
+
+    maxsize: entries, or units of `getsizeof`; None or `math.inf`: unbounded.
+    getsizeof: a function of the value that gives its size, a number of 0 or more; a subclass may define it as a method.
+    on_evict: called as `on_evict(key, value, cause)` after an entry left, with the cause "evicted" (to make room),
+        "replaced", "deleted" (`del`, `pop`, `popitem`) or "cleared". It may use the cache. What it raises reaches the
+        caller of the change, which has taken place; after the first error the remaining calls are still made.
+
+    A subclass may override `popitem`, which is then called to make room, and `__missing__`, which `cache[key]` calls
+    when the key is absent.
+
+    Raises ValueError when a single value is larger than `maxsize` ("value too large") and TypeError for an unhashable
+    key; both leave the cache as it was.
+
+    Thread-safety: every method is atomic; functions of the user (`getsizeof`, `on_evict`, `__eq__`) run unlocked.
+
+    >>> cache = LRUCache(2)
+    >>> cache["a"], cache["b"] = 1, 2
+    >>> cache["a"]
+    1
+    >>> cache["c"] = 3
+    >>> list(cache)
+    ['a', 'c']
+    """
+
+    __reversed__ = None     # as every Mapping; without this, reversed() would try cache[0], cache[1], ...
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def __cinit__(self, *args, **kwargs):
+        self._bound = INFINITY
+        self._total = 0
+
+    def __init__(self, maxsize, getsizeof=None, *, on_evict=None):
+        self.configure(maxsize, getsizeof, on_evict)
+
+    cdef int configure(self, object maxsize, object getsizeof, object on_evict) except -1:
+        cdef unsigned int overrides = overridden(type(self), self.compiled_type())
+        if getsizeof is not None and not callable(getsizeof):
+            raise TypeError(f"getsizeof must be a function of a value or None, not {getsizeof!r}")
+        if on_evict is not None and not callable(on_evict):
+            raise TypeError(f"on_evict must be a function (key, value, cause) or None, not {on_evict!r}")
+        check_maxsize(maxsize)
+        release_all(self.detach_all())
+        self.overrides = overrides
+        self.weighted = getsizeof is not None or overrides & GETSIZEOF
+        self._getsizeof = getsizeof
+        self._on_evict = on_evict
+        self._total = 0
+        self.set_limit(maxsize)
+        return 0
+
+    cdef int set_limit(self, object maxsize) except -1:
+        cdef object bound = INFINITY if maxsize is None else maxsize
+        cdef uint32_t limit = MAX_ENTRIES
+        if not self.weighted and bound < MAX_ENTRIES:
+            limit = <uint32_t>int(bound)
+        self._maxsize = maxsize
+        self._bound = bound
+        self.limit = limit
+        return 0
+
+    # The seams, as an LRU map needs them.
+
+    cdef type compiled_type(self):
+        return LRUCache
+
+    cdef int tick(self) except -1:
+        return 0
+
+    cdef bint alive(self, uint32_t s) noexcept:
+        return True
+
+    cdef Py_ssize_t count(self) except -1:
+        return self.used
+
+    cdef object weight(self):
+        return self._total
+
+    cdef int sweep(self, list gone) except -1:
+        return 0
+
+    cdef int stamp(self, uint32_t s, double ttl) except -1:
+        return 0
+
+    cdef double life(self, uint32_t s) noexcept:
+        return INFINITY
+
+    # What the methods are made of.
+
+    cdef list listener(self):
+        return None if self._on_evict is None else []
+
+    cdef int notify(self, list gone) except -1:
+        """Report what left. Every entry is reported; the first error is raised, later ones are unraisable."""
+        cdef object on_evict = self._on_evict
+        cdef object first = None
+        if not gone or on_evict is None:
+            return 0
+        for key, value, cause in gone:
+            try:
+                on_evict(key, value, cause)
+            except BaseException as error:
+                if first is None:
+                    first = error
+                else:
+                    report_unraisable(error, on_evict)
+        if first is not None:
+            raise first
+        return 0
+
+    cdef int drop(self, Entry entry, str cause, list gone) except -1:
+        """Account for a removed entry and release it, or keep it in `gone` for `notify`."""
+        if self.weighted:
+            weight = <object>entry.weight
+            self._total = self._total - weight if self.used else 0      # an empty cache weighs nothing, not 1e-17
+        if gone is not None:
+            gone.append((<object>entry.key, <object>entry.value, cause))
+        release(entry)
+        return 0
+
+    cdef int evict(self, list gone) except -1:
+        """Remove the least recently used entry; there is one."""
+        self.evictions += 1
+        self.drop(self.take(self.slots[0].prev), "evicted", gone)
+        return 0
+
+    cdef int call_popitem(self) except -1:
+        """Make room by the subclass's own popitem()."""
+        cdef uint64_t changes = self.changes
+        self.evicting = True
+        try:
+            self.popitem()
+        finally:
+            self.evicting = False
+        if self.changes == changes:
+            raise RuntimeError(f"{type(self).__name__}.popitem() removed nothing, and the cache is full")
+        return 0
+
+    cdef object size_of(self, object value):
+        cdef object size = self.getsizeof(value) if self.overrides & GETSIZEOF else self._getsizeof(value)
+        if size > self._bound:
+            raise ValueError("value too large")
+        if not size >= 0:
+            raise ValueError("value size must be non-negative")
+        return size
+
+    cdef int store(self, object key, object value, double ttl) except -1:
+        cdef PyObject* k = <PyObject*>key
+        cdef PyObject* v = <PyObject*>value
+        cdef Py_hash_t hash = key_hash(k)
+        cdef object weight = self.size_of(value) if self.weighted else None
+        cdef list gone = self.listener()
+        cdef Section section
+        cdef bint stored = False
+        if not self.weighted and self.limit == 0:
+            raise ValueError("value too large")
+        self.tick()
+        while not stored:
+            section_begin(&section, self)
+            try:
+                self.sweep(gone)
+                if self.weighted:
+                    stored = self.try_store_weighted(k, hash, v, weight, ttl, gone)
+                else:
+                    stored = self.try_store(k, hash, v, ttl, gone)
+            finally:
+                section_end(&section)
+            if not stored:
+                self.call_popitem()
+        if gone:
+            self.notify(gone)
+        return 0
+
+    cdef bint try_store(self, PyObject* key, Py_hash_t hash, PyObject* value, double ttl, list gone) except -1:
+        """Store an entry; False when popitem() is overridden and has to make room first."""
+        cdef Py_ssize_t s = lookup(self, key, hash)
+        cdef Entry old
+        cdef object old_value
+        if s:
+            move_to_front(self.slots, s)
+            old_value = <object>self.slots[s].value
+            INCREF(value)
+            self.slots[s].value = value
+            DECREF(<PyObject*>old_value)
+            self.stamp(s, ttl)
+            if gone is not None:
+                gone.append((<object>key, old_value, "replaced"))
+            return True
+        if self.used < self.limit:
+            self.reserve()
+            old.key = NULL
+        elif self.overrides & (POPITEM | DELITEM):
+            return False
+        else:
+            self.evictions += 1
+            old = self.take(self.slots[0].prev)     # leaves a free slot: what follows can't fail
+        INCREF(key)
+        INCREF(value)
+        s = place(self, key, hash, value)
+        self.stamp(s, ttl)
+        if old.key != NULL:
+            self.drop(old, "evicted", gone)
+        return True
+
+    cdef bint try_store_weighted(
+            self, PyObject* key, Py_hash_t hash, PyObject* value, object weight, double ttl, list gone) except -1:
+        """The same by weight. Arithmetic on the user's numbers may run code, so each round looks the key up again."""
+        cdef Py_ssize_t s
+        cdef object growth, old_value
+        cdef uint64_t changes
+        cdef PyObject* old_weight
+        while True:
+            s = lookup(self, key, hash)
+            changes = self.changes
+            growth = weight - <object>self.weights[s] if s else weight
+            fits = not self._total + growth > self._bound
+            total = self._total + growth
+            if self.changes != changes:
+                continue
+            if fits:
+                break
+            if self.overrides & (POPITEM | DELITEM):
+                return False
+            if s:
+                move_to_front(self.slots, s)        # so that the others go first
+            self.evict(gone)
+        if s:
+            move_to_front(self.slots, s)
+            old_value = <object>self.slots[s].value
+            old_weight = self.weights[s]
+            INCREF(value)
+            INCREF(<PyObject*>weight)
+            self.slots[s].value = value
+            self.weights[s] = <PyObject*>weight
+            self._total = total
+            DECREF(<PyObject*>old_value)
+            DECREF(old_weight)
+            self.stamp(s, ttl)
+            if gone is not None:
+                gone.append((<object>key, old_value, "replaced"))
+            return True
+        self.reserve()
+        INCREF(key)
+        INCREF(value)
+        INCREF(<PyObject*>weight)
+        s = place(self, key, hash, value)
+        self.weights[s] = <PyObject*>weight
+        self._total = total
+        self.stamp(s, ttl)
+        return True
+
+    cdef object read(self, object key, bint touch):
+        cdef PyObject* k = <PyObject*>key
+        cdef Py_hash_t hash = key_hash(k)
+        cdef Py_ssize_t s
+        cdef Section section
+        self.tick()
+        section_begin(&section, self)
+        try:
+            s = lookup(self, k, hash)
+            if s and self.alive(s):
+                if touch:
+                    move_to_front(self.slots, s)
+                    self.hits += 1
+                return <object>self.slots[s].value
+            if touch:
+                self.misses += 1
+            return ABSENT
+        finally:
+            section_end(&section)
+
+    cdef object remove(self, object key):
+        cdef PyObject* k = <PyObject*>key
+        cdef Py_hash_t hash = key_hash(k)
+        cdef list gone = self.listener()
+        cdef object value = ABSENT
+        cdef str cause = "deleted"
+        cdef Py_ssize_t s
+        cdef Section section
+        self.tick()
+        section_begin(&section, self)
+        try:
+            s = lookup(self, k, hash)
+            if s:
+                if self.alive(s):
+                    value = <object>self.slots[s].value
+                else:
+                    cause = "expired"
+                    self.expirations += 1
+                self.drop(self.take(s), cause, gone)
+        finally:
+            section_end(&section)
+        if gone:
+            self.notify(gone)
+        return value
+
+    cdef uint64_t edits(self) noexcept:
+        return self.changes - <uint64_t>self.expirations
+
+    cdef list entries(self):
+        cdef list result = []
+        cdef uint32_t s
+        cdef Section section
+        self.tick()
+        section_begin(&section, self)
+        try:
+            if self.slots != NULL:
+                s = self.slots[0].prev
+                while s:
+                    if self.alive(s):
+                        result.append((<object>self.slots[s].key, <object>self.slots[s].value))
+                    s = self.slots[s].prev
+        finally:
+            section_end(&section)
+        return result
+
+    # The mapping.
+
+    def __getitem__(self, key):
+        cdef PyObject* k = <PyObject*>key
+        cdef Py_hash_t hash = key_hash(k)
+        cdef Py_ssize_t s
+        cdef Section section
+        section_begin(&section, self)
+        try:
+            s = lookup(self, k, hash)
+            if s:
+                move_to_front(self.slots, s)
+                self.hits += 1
+                return <object>self.slots[s].value
+            self.misses += 1
+        finally:
+            section_end(&section)
+        return self.__missing__(key)
+
+    def __missing__(self, key):
+        """Called by `cache[key]` for an absent key; a subclass may return a value (and store it)."""
+        raise KeyError(key)
+
+    def __setitem__(self, key, value):
+        self.store(key, value, NAN)
+
+    def __delitem__(self, key):
+        if self.remove(key) is ABSENT:
+            raise KeyError(key)
+
+    def __contains__(self, key):
+        return self.read(key, False) is not ABSENT
+
+    def __len__(self):
+        return self.count()
+
+    def __iter__(self):
+        return iterate(self, KEYS)
+
+    def __eq__(self, other):
+        if self is other:
+            return True
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return dict(self.entries()) == dict(other.items())
+
+    def __repr__(self):
+        if Py_ReprEnter(self):
+            return f"{type(self).__name__}(...)"
+        try:
+            entries = ", ".join([f"{key!r}: {value!r}" for key, value in self.entries()])
+            return f"{type(self).__name__}({{{entries}}}, maxsize={self._maxsize!r}, currsize={self.currsize!r})"
+        finally:
+            Py_ReprLeave(self)
+
+    def keys(self):
+        """A view of the keys, least recently used first."""
+        return KeysView(self)
+
+    def values(self):
+        """A view of the values, least recently used first. Looking at them doesn't count as use."""
+        return LRUValuesView(self)
+
+    def items(self):
+        """A view of the (key, value) pairs, least recently used first. Looking at them doesn't count as use."""
+        return LRUItemsView(self)
+
+    def get(self, key, default=None):
+        """The value of a key, now most recently used; `default` when absent (`__missing__` is not asked). O(1)."""
+        if self.overrides & ITEM_ACCESS:
+            return self[key] if key in self else default
+        value = self.read(key, True)
+        return default if value is ABSENT else value
+
+    def peek(self, key, default=None):
+        """The value of a key without counting as use: neither order nor counters change. O(1)."""
+        value = self.read(key, False)
+        return default if value is ABSENT else value
+
+    def pop(self, key, default=ABSENT):
+        """Remove a key and return its value; `default` when absent, KeyError without one. O(1)."""
+        if self.overrides & (ITEM_ACCESS | DELITEM):
+            if key in self:
+                value = self[key]
+                del self[key]
+                return value
+            value = ABSENT
+        else:
+            value = self.remove(key)
+        if value is not ABSENT:
+            return value
+        if default is ABSENT:
+            raise KeyError(key)
+        return default
+
+    def popitem(self):
+        """Remove and return the least recently used (key, value) pair; KeyError when there is none. O(1).
+
+        Called to make room when a subclass overrides it.
+        """
+        cdef list gone = self.listener()
+        cdef tuple pair
+        cdef str cause = "deleted"
+        cdef uint32_t s
+        cdef Section section
+        self.tick()
+        section_begin(&section, self)
+        try:
+            self.sweep(gone)
+            if self.used == 0:
+                pair = None
+            else:
+                s = self.slots[0].prev
+                pair = (<object>self.slots[s].key, <object>self.slots[s].value)
+                if self.evicting:
+                    cause = "evicted"
+                    self.evictions += 1
+                if not self.overrides & DELITEM:
+                    self.drop(self.take(s), cause, gone)
+        finally:
+            section_end(&section)
+        if gone:
+            self.notify(gone)
+        if pair is None:
+            raise KeyError(f"{type(self).__name__} is empty")
+        if self.overrides & DELITEM:
+            del self[pair[0]]
+        return pair
+
+    def setdefault(self, key, default=None):
+        """The value of a key; when absent, `default` is stored and returned. O(1)."""
+        if self.overrides & ITEM_ACCESS:
+            if key in self:
+                return self[key]
+            self[key] = default
+            return default
+        value = self.read(key, True)
+        if value is ABSENT:
+            self.store(key, default, NAN)
+            return default
+        return value
+
+    def update(self, other=(), /, **kwargs):
+        """Store every pair of a mapping or of an iterable of pairs, then the keyword arguments, in order."""
+        if isinstance(other, Mapping):
+            for key in other:
+                self[key] = other[key]
+        elif hasattr(other, "keys"):
+            for key in other.keys():
+                self[key] = other[key]
+        else:
+            for key, value in other:
+                self[key] = value
+        for key, value in kwargs.items():
+            self[key] = value
+
+    def clear(self):
+        """Remove everything; memory is given back. O(n) to release the entries. The counters stay."""
+        cdef Contents contents
+        cdef list gone = self.listener()
+        cdef Section section
+        cdef uint32_t s
+        section_begin(&section, self)
+        contents = self.detach_all()
+        self._total = 0
+        section_end(&section)
+        try:
+            if gone is not None and contents.slots != NULL:
+                s = contents.slots[0].prev
+                while s:
+                    gone.append((<object>contents.slots[s].key, <object>contents.slots[s].value, "cleared"))
+                    s = contents.slots[s].prev
+        finally:
+            release_all(contents)
+        if gone:
+            self.notify(gone)
+
+    def resize(self, maxsize):
+        """Change `maxsize`; the least recently used entries that no longer fit are evicted. O(entries evicted)."""
+        cdef list gone = self.listener()
+        cdef Section section
+        cdef bint fits = False
+        check_maxsize(maxsize)
+        self.tick()
+        while not fits:
+            section_begin(&section, self)
+            try:
+                self.sweep(gone)
+                self.set_limit(maxsize)
+                while True:
+                    fits = self.used == 0 or (
+                        not self._total > self._bound if self.weighted else self.used <= self.limit)
+                    if fits or self.overrides & (POPITEM | DELITEM):
+                        break
+                    self.evict(gone)
+            finally:
+                section_end(&section)
+            if not fits:
+                self.call_popitem()
+        if gone:
+            self.notify(gone)
+
+    def getsizeof(self, value):
+        """The size of a value in the units of `maxsize`: 1 unless a function was given or a subclass says otherwise."""
+        return 1 if self._getsizeof is None else self._getsizeof(value)
+
+    @property
+    def maxsize(self):
+        """The most that the cache holds: entries, or units of `getsizeof`; None: unbounded."""
+        return self._maxsize
+
+    @property
+    def currsize(self):
+        """What the cache holds now, in the same units as `maxsize`."""
+        if self.weighted:
+            return self.weight()
+        return self.count()
+
+    @property
+    def on_evict(self):
+        """The function called as `on_evict(key, value, cause)`, or None."""
+        return self._on_evict
+
+    # Copies
+
+    cdef list rows(self):
+        """What a copy needs of each live entry, least recently used first: (key, value, weight, remaining life)."""
+        cdef list result = []
+        cdef uint32_t s
+        cdef Section section
+        self.tick()
+        section_begin(&section, self)
+        try:
+            s = self.slots[0].prev if self.slots != NULL else 0
+            while s:
+                if self.alive(s):
+                    weight = <object>self.weights[s] if self.weighted else None
+                    result.append((<object>self.slots[s].key, <object>self.slots[s].value, weight, self.life(s)))
+                s = self.slots[s].prev
+        finally:
+            section_end(&section)
+        return result
+
+    def __getstate__(self):
+        return {
+            "maxsize": self._maxsize,
+            "getsizeof": self._getsizeof,
+            "on_evict": self._on_evict,
+            "rows": self.rows(),
+            "dict": getattr(self, "__dict__", None),
+        }
+
+    def __setstate__(self, state):
+        cdef PyObject* k
+        cdef Py_hash_t hash
+        cdef uint32_t s
+        cdef double life
+        self.configure(state["maxsize"], state["getsizeof"], state["on_evict"])
+        if state["dict"]:
+            self.__dict__.update(state["dict"])
+        self.tick()
+        for key, value, weight, life in state["rows"]:
+            k = <PyObject*>key
+            hash = key_hash(k)
+            if lookup(self, k, hash):
+                continue
+            self.reserve()
+            INCREF(k)
+            INCREF(<PyObject*>value)
+            s = place(self, k, hash, <PyObject*>value)
+            if self.weighted:
+                INCREF(<PyObject*>weight)
+                self.weights[s] = <PyObject*>weight
+                self._total = self._total + weight
+            self.stamp(s, life)
+
+    def __reduce__(self):
+        return __newobj__, (type(self),), self.__getstate__()
+
+    def __copy__(self):
+        cls = type(self)
+        copy = cls.__new__(cls)
+        copy.__setstate__(self.__getstate__())
+        return copy
+
+    def copy(self):
+        """A shallow copy: the same keys and values in the same order, with the same limits and callbacks. O(n)."""
+        return self.__copy__()
+
+    def _check(self):
+        """Look for contradictions in the structure; AssertionError names the first one. O(n)."""
+        Table._check(self)
+        cdef uint32_t s
+        cdef double total = 0
+        if self.weighted:
+            for s in range(1, self.top + 1):
+                if self.slots[s].key != NULL:
+                    total += <object>self.weights[s]
+            assert abs(total - self._total) <= 1e-6 * (1 + abs(total)), (total, self._total)
+            assert not self._total > self._bound, (self._total, self._bound)
+        else:
+            assert self.used <= self.limit, (self.used, self.limit)
+
+
+cdef LRUIterator iterate(LRUCache cache, Kind kind):
+    cdef LRUIterator iterator = LRUIterator.__new__(LRUIterator)
+    iterator.cache = cache
+    iterator.kind = kind
+    iterator.edits = cache.edits()
+    return iterator
+
+
+cdef class LRUIterator:
+    """Iterates from the least to the most recently used.
+
+    The first entry is read off the list, so `next(iter(cache))` is O(1). The order of the others is noted when the second
+    is asked for, 4 bytes each: reading entries meanwhile moves them in the list, and may.
+    """
+    cdef LRUCache cache         # None when exhausted
+    cdef Kind kind
+    cdef uint64_t edits
+    cdef uint32_t* order        # slot numbers; NULL before the second entry
+    cdef uint32_t first, n, i
+
+    def __dealloc__(self):
+        PyMem_Free(self.order)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef LRUCache cache = self.cache
+        cdef Section section
+        cdef uint32_t s
+        if cache is None:
+            raise StopIteration
+        cache.tick()
+        section_begin(&section, cache)
+        try:
+            if cache.edits() != self.edits:
+                raise RuntimeError(f"{type(cache).__name__} changed during iteration")
+            s = self.advance()
+            if s == 0:
+                self.cache = None
+                raise StopIteration
+            if self.kind == KEYS:
+                return <object>cache.slots[s].key
+            if self.kind == VALUES:
+                return <object>cache.slots[s].value
+            return <object>cache.slots[s].key, <object>cache.slots[s].value
+        finally:
+            section_end(&section)
+
+    cdef uint32_t advance(self) except? 0:
+        cdef LRUCache cache = self.cache
+        cdef Slot* slots = cache.slots
+        cdef uint32_t s
+        if slots == NULL:
+            return 0
+        if self.first == 0:
+            s = slots[0].prev
+            while s and not cache.alive(s):
+                s = slots[s].prev
+            self.first = s
+            return s
+        if self.order == NULL:
+            self.order = <uint32_t*>PyMem_Malloc((<size_t>cache.used + 1) * sizeof(uint32_t))
+            if self.order == NULL:
+                raise MemoryError()
+            s = slots[0].prev
+            while s:
+                if s != self.first:
+                    self.order[self.n] = s
+                    self.n += 1
+                s = slots[s].prev
+        while self.i < self.n:
+            s = self.order[self.i]
+            self.i += 1
+            if slots[s].key != NULL and cache.alive(s):     # a sweep may have freed it: time passing is no change
+                return s
+        return 0
+
+
+class LRUValuesView(ValuesView):
+    """`cache.values()`: doesn't count as use."""
+
+    __slots__ = ()
+
+    def __iter__(self):
+        return iterate(self._mapping, VALUES)
+
+    def __contains__(self, value):
+        return any(each is value or each == value for each in self)
+
+
+class LRUItemsView(ItemsView):
+    """`cache.items()`: doesn't count as use."""
+
+    __slots__ = ()
+
+    def __iter__(self):
+        return iterate(self._mapping, ITEMS)
+
+    def __contains__(self, item):
+        key, value = item
+        found = self._mapping.peek(key, ABSENT)
+        return found is not ABSENT and (found is value or found == value)
+
+
+cdef int check_maxsize(object maxsize) except -1:
+    if maxsize is None:
+        return 0
+    try:
+        valid = maxsize >= 0        # not `< 0`: that lets NaN through
+    except TypeError:
+        raise TypeError(f"maxsize must be a number or None, not {maxsize!r}") from None
+    if not valid:
+        raise ValueError("maxsize must be non-negative")
+    return 0
+
+
+cdef unsigned int overridden(type cls, type compiled):
+    """Which of the methods that the compiled code would bypass a Python subclass defines."""
+    cdef unsigned int result = 0
+    if cls is compiled:
+        return result
+    for each in cls.__mro__:
+        if each is compiled:
+            break
+        names = each.__dict__
+        if "getsizeof" in names:
+            result |= GETSIZEOF
+        if "popitem" in names:
+            result |= POPITEM
+        if "__delitem__" in names:
+            result |= DELITEM
+        if "expire" in names:
+            result |= EXPIRE
+        if "__getitem__" in names or "__setitem__" in names or "__contains__" in names:
+            result |= ITEM_ACCESS
+    return result
+
+
+def report_unraisable(error, source):
+    """Hand an error that nobody is there to catch to `sys.unraisablehook`."""
+    PyErr_SetObject(type(error), error)
+    PyErr_WriteUnraisable(source)
+
+
+MutableMapping.register(LRUCache)
