@@ -29,6 +29,7 @@ def lru_cache(
     *,
     ttl: float | None = None,
     single_flight: bool | None = None,
+    per_instance: bool = False,
     key: Any = None,
 ) -> Any:
     """Remember what a function returned, for its most recent `maxsize` different calls.
@@ -46,7 +47,11 @@ def lru_cache(
     single_flight: concurrent callers of one missing key run the function once, and all get its result or its exception;
         the calls that joined count as hits. A wait that would close a circle (a function that calls itself with the same
         key, two threads crossing on two keys) runs the function instead. None: off for a `def`, on for an `async def`.
-    key: a function of the call's arguments that returns what to remember the call by, any hashable.
+    per_instance: for methods. Every instance has a memory of its own, of `maxsize` calls, that dies with it and doesn't
+        keep it alive. Instances are told apart by identity and may be unhashable, but must allow weak references. The
+        counters are sums over all instances; `A.m.cache_invalidate(a, 42)` names the instance, as ever.
+    key: a function of the call's arguments (with `per_instance`: those after the instance) that returns what to remember
+        the call by, any hashable.
 
     On an `async def` the awaited result is remembered, never a coroutine. A shared run is a task of its own: a caller's
     cancellation concerns that caller alone, and only with the last of them gone is the run cancelled, too. The wrapper may be
@@ -86,12 +91,12 @@ def lru_cache(
         options["maxsize"] = None
     elif callable(maxsize):
         options["maxsize"] = DEFAULT_MAXSIZE
-        return _decorated(maxsize, single_flight, options)
+        return _decorated(maxsize, single_flight, per_instance, options)
     else:
         raise TypeError(f"maxsize must be an int or None (or the function to decorate), not {maxsize!r}")
 
     def decorate(function: Callable[..., Any]) -> Any:
-        return _decorated(function, single_flight, options)
+        return _decorated(function, single_flight, per_instance, dict(options))
 
     return decorate
 
@@ -101,19 +106,49 @@ def cache(function: Any, /) -> Any:
     return lru_cache(maxsize=None)(function)
 
 
-def _decorated(function: Callable[..., Any], single_flight: bool | None, options: dict[str, Any]) -> Any:
+def _decorated(
+    function: Callable[..., Any], single_flight: bool | None, per_instance: bool, options: dict[str, Any]
+) -> Any:
     if not callable(function):
         raise TypeError(f"lru_cache decorates functions, not {function!r}")
-    if _is_async(function):
+    is_async = _is_async(function)
+    new_runs: Any = None
+    if is_async:
         from fastcache.runs import AsyncRuns, SeparateAsyncRuns, ready
 
-        runs = SeparateAsyncRuns(function) if single_flight is False else AsyncRuns(function)
-        return _marked_async(update_wrapper(Memo(function, runs=runs, ready=ready, **options), function))
-    if single_flight:
+        options["ready"] = ready
+        new_runs = SeparateAsyncRuns if single_flight is False else AsyncRuns
+    elif single_flight:
         from fastcache.runs import Runs
 
-        return update_wrapper(Memo(function, runs=Runs(function), **options), function)
-    return update_wrapper(Memo(function, **options), function)
+        new_runs = Runs
+
+    wrapper: Any
+    if per_instance:
+        wrapper = _memo_per_instance(function, new_runs, options)
+    else:
+        wrapper = Memo(function, runs=new_runs and new_runs(function), **options)
+    update_wrapper(wrapper, function)
+    return _marked_async(wrapper) if is_async else wrapper
+
+
+def _memo_per_instance(function: Callable[..., Any], new_runs: Any, options: dict[str, Any]) -> Any:
+    from fastcache._method import MethodMemo
+
+    def new_memo(reference: Callable[[], Any]) -> Memo:
+        # Whoever calls holds the instance, so the reference is alive whenever one of these asks it.
+        if new_runs is not None:
+            from fastcache.runs import WithInstance
+
+            return Memo(function, runs=WithInstance(reference, new_runs(function)), **options)
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return function(reference(), *args, **kwargs)
+
+        return Memo(method, **options)
+
+    parameters = Memo(function, **options).cache_parameters()
+    return MethodMemo(new_memo, {**parameters, "per_instance": True})
 
 
 def _is_async(function: Any) -> bool:

@@ -242,6 +242,23 @@ class SeparateAsyncRuns:
         return value
 
 
+class WithInstance:
+    """Puts an instance, held weakly, before the arguments of a call: of a run, or (`runs` being the function) of a call."""
+
+    def __init__(self, reference: Callable[[], Any], runs: Any) -> None:
+        self._reference = reference
+        self._runs = runs
+
+    def forget(self, key: CallKey) -> None:
+        self._runs.forget(key)
+
+    def forget_all(self) -> None:
+        self._runs.forget_all()
+
+    def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._runs(memo, key, (self._reference(), *args), kwargs)
+
+
 async def ready(value: Any) -> Any:
     """What a hit of a cached `async def` returns, called: the quickest awaitable there is for a value at hand."""
     return value

@@ -26,8 +26,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ._clock cimport PRECISE_BELOW_MS, coarse_now, precise_now
 from ._cpython cimport (
-    DECREF, INCREF, Section, is_int, is_str, key_hash, likely, plain_equal, section_begin, section_end,
-    share_between_threads, small_int, known_str_hash,
+    DECREF, INCREF, Section, is_int, is_str, key_hash, enable_vectorcall, likely, plain_equal,
+    section_begin, section_end, share_between_threads, small_int, known_str_hash,
 )
 from ._expiry cimport expiry_append
 from ._links cimport move_to_front
@@ -38,8 +38,6 @@ from collections import namedtuple
 cdef extern from "Python.h":
     bint PyObject_RichCompareBool(PyObject*, PyObject*, int) except -1
     enum: PY_VECTORCALL_ARGUMENTS_OFFSET
-    enum: Py_TPFLAGS_HAVE_VECTORCALL
-    enum: Py_TPFLAGS_METHOD_DESCRIPTOR
     object PyObject_Vectorcall(PyObject*, PyObject**, size_t, PyObject*)
     object PyVectorcall_Call(object, object, object)
     object PyMethod_New(object, object)
@@ -51,12 +49,6 @@ cdef extern from "Python.h":
     void PyTuple_SET_ITEM(PyObject*, Py_ssize_t, PyObject*) noexcept
     PyObject* Py_TYPE "(PyObject *)Py_TYPE"(PyObject*) noexcept
     PyObject** PySequence_Fast_ITEMS(PyObject*) noexcept
-    void PyType_Modified(type)
-    ctypedef struct PatchedType "PyTypeObject":
-        Py_ssize_t tp_vectorcall_offset
-        unsigned long tp_flags
-        void* tp_call
-    void* VECTORCALL_CALL "((void *)PyVectorcall_Call)"
 
 CacheInfo = namedtuple("CacheInfo", ["hits", "misses", "maxsize", "currsize"])
 CacheInfo.__module__ = "fastcache"
@@ -64,21 +56,6 @@ CacheInfo.__doc__ = "What `cache_info()` of a cached function returns."
 
 cdef enum:
     RECLAIM_PER_STORE = 2   # expired entries removed by each store: more than one, so that a backlog shrinks; no pauses
-
-
-cdef class Memo(Table)
-
-# A vectorcallfunc of CPython, with the type of its first argument named.
-ctypedef PyObject* (*EntryPoint)(Memo, PyObject**, size_t, PyObject*) noexcept
-
-
-cdef struct Call:
-    # A call as a key, in the caller's own array.
-    PyObject** args         # n objects: the positional arguments, then the values of the keywords
-    Py_ssize_t n
-    PyObject* kwnames       # a tuple of the keywords' names; NULL without any
-    PyObject* single        # the key, where it is one object: an exact int or str, or what `key=` returned; else NULL
-    Py_hash_t hash
 
 
 cdef enum Sort:
@@ -113,8 +90,6 @@ cdef inline uint64_t mix(uint64_t acc, uint64_t lane) noexcept nogil:
 @cython.final
 cdef class CallKey:
     """The key of a call as an object: hashable, and equal to the keys of equal calls of the same function."""
-    cdef object key
-    cdef Py_hash_t hash
 
     def __hash__(self):
         return self.hash
@@ -128,18 +103,6 @@ cdef class CallKey:
 
 @cython.final
 cdef class Memo(Table):
-    cdef EntryPoint vectorcall      # one of the entry points below
-    cdef EntryPoint otherwise       # where it hands on what it doesn't serve: through a pointer, so that it stays small
-    cdef object function        # the user's
-    cdef object key             # a function of the call's arguments that gives its key, or None
-    cdef object runs            # called as runs(self, CallKey, args, kwargs) on a miss, in the function's place; or None
-    cdef object ready           # what it makes of the value of a hit is the caller's; None: the value itself
-    cdef object maxsize         # as cache_info() shows it
-    cdef double ttl             # seconds; infinite without one
-    cdef bint typed
-    cdef bint precise           # by which clock entries expire
-    cdef dict __dict__
-
     def __cinit__(self, *args, **kwargs):
         self.vectorcall = <EntryPoint>call_any
         self.otherwise = <EntryPoint>call_several
@@ -295,10 +258,10 @@ cdef class Memo(Table):
 
     # Time
 
-    cdef inline double now(self) noexcept:
+    cdef double now(self) noexcept:
         return precise_now() if self.precise else coarse_now()
 
-    cdef inline bint alive(self, Py_ssize_t s) noexcept:
+    cdef bint alive(self, Py_ssize_t s) noexcept:
         return not self.expiring or self.now() < self.expiry[s].deadline
 
     cdef uint32_t expired(self) noexcept:
@@ -692,17 +655,6 @@ cdef object share(Memo self, Call* call):
     return self.runs(self, make_key(self, call), tuple(args), kwargs)
 
 
-# Vectorcall, switched on before anyone can make a subclass or an instance. `__call__` in the type's dict stays a wrapper of
-# the method above; tp_call, which C code may use, goes the short way.
-
-cdef int enable_vectorcall() except -1:
-    cdef Memo memo = Memo.__new__(Memo)
-    cdef PatchedType* type_ = <PatchedType*>Memo
-    type_.tp_vectorcall_offset = <char*>&memo.vectorcall - <char*><PyObject*>memo
-    type_.tp_call = VECTORCALL_CALL
-    type_.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR
-    PyType_Modified(Memo)
-    return 0
-
-
-enable_vectorcall()
+# Before anyone can make a subclass or an instance. `__call__` in the type's dict stays a wrapper of the method above.
+cdef Memo _sample = Memo.__new__(Memo)
+enable_vectorcall(Memo, <char*>&_sample.vectorcall - <char*><PyObject*>_sample)
