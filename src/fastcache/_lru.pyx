@@ -7,6 +7,7 @@ It must never know of time: where `TTLCache` differs, a C method declared in _lr
 Re-entrancy, beyond the rules in _table.pxd: everything a method removes is collected in a list and handed to `on_evict`
 after the change, when the cache is whole and no critical section is held.
 """
+cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY, NAN
@@ -34,6 +35,7 @@ cdef enum Kind:
 cdef object ABSENT = object()   # "no such entry", where any value is possible
 
 
+@cython.trashcan(True)      # a cache in a cache in a cache, 100,000 deep, is released on a short C stack
 cdef class LRUCache(Table):
     """LRUCache(maxsize, getsizeof=None, *, on_evict=None)
     --
@@ -670,6 +672,7 @@ cdef LRUIterator iterate(LRUCache cache, Kind kind):
     return iterator
 
 
+@cython.trashcan(True)
 cdef class LRUIterator:
     """Iterates from the least to the most recently used.
 

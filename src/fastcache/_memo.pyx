@@ -127,6 +127,7 @@ cdef class CallKey:
 
 
 @cython.final
+@cython.trashcan(True)      # wrappers that hold wrappers, however deep, are released on a short C stack
 cdef class Memo(Table):
     cdef EntryPoint vectorcall      # one of the entry points below
     cdef EntryPoint otherwise       # where it hands on what it doesn't serve: through a pointer, so that it stays small
