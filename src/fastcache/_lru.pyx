@@ -36,6 +36,7 @@ cdef object ABSENT = object()   # "no such entry", where any value is possible
 
 
 @cython.trashcan(True)      # a cache in a cache in a cache, 100,000 deep, is released on a short C stack
+@cython.collection_type("mapping")
 cdef class LRUCache(Table):
     """LRUCache(maxsize, getsizeof=None, *, on_evict=None)
     --
