@@ -12,15 +12,36 @@ from fastcache._memo import CacheInfo, Memo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Hashable
+    from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+    class MemoDecorator(Protocol):
+        def __call__(self, function: Callable[P, R], /) -> Memo[P, R]: ...
+else:
+
+    def overload(function):  # `typing` itself is a slow import
+        return None
+
 
 __all__ = ["CacheInfo", "cache", "lru_cache"]
 
 DEFAULT_MAXSIZE = 128  # functools'
 
 
-def lru_cache(maxsize: Any = DEFAULT_MAXSIZE, typed: bool = False, *, key: Any = None) -> Any:
+@overload
+def lru_cache(
+    maxsize: Callable[P, R], typed: bool = False, *, key: Callable[..., Hashable] | None = None
+) -> Memo[P, R]: ...
+@overload
+def lru_cache(  # noqa: F811
+    maxsize: int | None = DEFAULT_MAXSIZE, typed: bool = False, *, key: Callable[..., Hashable] | None = None
+) -> MemoDecorator: ...
+def lru_cache(  # noqa: F811 (ruff doesn't see through the stand-in for `overload`)
+    maxsize: Any = DEFAULT_MAXSIZE, typed: bool = False, *, key: Any = None
+) -> Any:
     """Remember what a function returned, for its most recent `maxsize` different calls.
 
     A drop-in for `functools.lru_cache`, used the same ways (`@lru_cache`, `@lru_cache(maxsize=1000)`), with the same
@@ -64,18 +85,22 @@ def lru_cache(maxsize: Any = DEFAULT_MAXSIZE, typed: bool = False, *, key: Any =
     elif maxsize is not None:
         raise TypeError(f"maxsize must be an int or None (or the function to decorate), not {maxsize!r}")
 
-    def decorate(function: Callable[..., Any]) -> Any:
+    def decorate(function: Callable[P, R], /) -> Memo[P, R]:
         return _decorated(function, maxsize, typed, key)
 
     return decorate
 
 
-def cache(function: Any, /) -> Any:
+def cache(function: Callable[P, R], /) -> Memo[P, R]:
     """Remember every call of a function for good: `lru_cache(maxsize=None)`."""
     return lru_cache(maxsize=None)(function)
 
 
-def _decorated(function: Callable[..., Any], maxsize: int | None, typed: bool, key: Any) -> Any:
+def _decorated(
+    function: Callable[P, R], maxsize: int | None, typed: bool, key: Callable[..., Hashable] | None
+) -> Memo[P, R]:
     if not callable(function):
         raise TypeError(f"lru_cache decorates functions, not {function!r}")
-    return update_wrapper(Memo(function, maxsize, bool(typed), key, None, None, None), function)
+    memo = Memo(function, maxsize, bool(typed), key, None, None, None)
+    update_wrapper(memo, function)
+    return memo

@@ -1,6 +1,6 @@
-"""Hypothesis profiles, and what several test files share. Tests import the installed package; nothing here knows its inside.
+"""Hypothesis profiles, and what several test files share.
 
-`FASTCACHE_TEST_PROFILE=thorough` makes every hypothesis test look much further; `--hypothesis-seed=N` repeats another run.
+`FASTCACHE_TEST_PROFILE=thorough` makes every hypothesis test look much further, at random; it prints how to repeat it.
 """
 
 import gc
@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, settings
 TESTS = Path(__file__).parent
 PROFILE = os.environ.get("FASTCACHE_TEST_PROFILE", "default")
 
-# derandomize: the seed is the test itself, so the same source always tries the same examples. `thorough` is for exploring.
-common = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+# derandomize: the seed is the test itself, so the same source always tries the same examples; `thorough` explores.
+unhurried = [HealthCheck.too_slow, HealthCheck.data_too_large]
+common = {"deadline": None, "database": None, "suppress_health_check": unhurried}
 settings.register_profile("default", max_examples=60, stateful_step_count=40, derandomize=True, **common)
 settings.register_profile("thorough", max_examples=3000, stateful_step_count=100, print_blob=True, **common)
 settings.load_profile(PROFILE)
@@ -44,7 +45,10 @@ def run_script():
         # A crash must show where it happened; -W error as in the suite itself.
         process = subprocess.run(
             [sys.executable, "-X", "faulthandler", "-W", "error", *map(str, command), *args],
-            capture_output=True, text=True, timeout=timeout_seconds, cwd=TESTS,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            cwd=TESTS,
         )
         assert process.returncode == 0, f"exit code {process.returncode}\n{process.stdout}\n{process.stderr}"
         return process.stdout
