@@ -1,10 +1,12 @@
 from collections.abc import Callable, Hashable
-from typing import Any, Concatenate, Generic, NamedTuple, NotRequired, ParamSpec, Self, TypedDict, TypeVar, overload
+from typing import Any, Concatenate, Generic, NamedTuple, NotRequired, Self, TypedDict, overload
 
-_P = ParamSpec("_P")
+from typing_extensions import ParamSpec, TypeVar  # for `default`; a stub imports nothing at run time
+
+_P = ParamSpec("_P", default=...)
 _Q = ParamSpec("_Q")
 _R = TypeVar("_R")
-_R_co = TypeVar("_R_co", covariant=True)
+_R_co = TypeVar("_R_co", covariant=True, default=Any)
 _S = TypeVar("_S")
 _C = TypeVar("_C")
 
@@ -40,12 +42,13 @@ class Memo(_CacheMethods[_P, _R_co]):
     def __init__(
         self,
         function: Callable[_P, _R_co],
+        *,
         maxsize: int | None,
-        typed: bool,
-        key: Callable[..., Hashable] | None,
-        ttl: float | None,
-        starter: Callable[[CallKey, tuple[Any, ...], dict[str, Any]], Any] | None,
-        ready: Callable[[Any], Any] | None,
+        typed: bool = False,
+        ttl: float | None = None,
+        key: Callable[..., Hashable] | None = None,
+        runs: Any = None,
+        ready: Callable[[Any], Any] | None = None,
     ) -> None: ...
     def __call__(self, /, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...
     # In this order: a class method, reached through the class or an instance; a method through the class; a method
@@ -66,10 +69,9 @@ class Memo(_CacheMethods[_P, _R_co]):
     def __copy__(self) -> Self: ...
     def __deepcopy__(self, memo: dict[int, Any], /) -> Self: ...
     def __sizeof__(self) -> int: ...
-    # For the code in memoize.py that lets calls share a run.
-    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallKey: ...
+    # For runs.py, which lets calls share a run.
     def add(self, key: CallKey, value: object) -> None: ...
-    def discard(self, key: CallKey) -> bool: ...
+    def peek(self, key: CallKey, default: object) -> Any: ...
     def joined(self) -> None: ...
     def _check(self) -> None: ...
 

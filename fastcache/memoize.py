@@ -1,14 +1,16 @@
 """`lru_cache` and `cache`: the decorators over the compiled wrapper in `_memo`.
 
-This file checks the options and dresses the wrapper as the function. What a hit costs is decided in `_memo`; nothing
-here runs on a hit.
+This file checks the options, tells a `def` from an `async def`, and dresses the wrapper as the function. What a hit costs is
+decided in `_memo`, what calls that share a run do in `runs`; nothing here runs on a call.
 """
 
 from __future__ import annotations
 
-from functools import update_wrapper
+from functools import partial, update_wrapper
+from types import FunctionType
 
 from fastcache._memo import CacheInfo, Memo
+from fastcache._ttl import check_ttl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,38 +31,64 @@ else:
 __all__ = ["CacheInfo", "cache", "lru_cache"]
 
 DEFAULT_MAXSIZE = 128  # functools'
+CO_COROUTINE = 0x80  # inspect.CO_COROUTINE, without the 10 ms that importing inspect takes
 
 
 @overload
 def lru_cache(
-    maxsize: Callable[P, R], typed: bool = False, *, key: Callable[..., Hashable] | None = None
+    maxsize: Callable[P, R],
+    typed: bool = False,
+    *,
+    ttl: float | None = None,
+    single_flight: bool | None = None,
+    key: Callable[..., Hashable] | None = None,
 ) -> Memo[P, R]: ...
 @overload
 def lru_cache(  # noqa: F811
-    maxsize: int | None = DEFAULT_MAXSIZE, typed: bool = False, *, key: Callable[..., Hashable] | None = None
+    maxsize: int | None = DEFAULT_MAXSIZE,
+    typed: bool = False,
+    *,
+    ttl: float | None = None,
+    single_flight: bool | None = None,
+    key: Callable[..., Hashable] | None = None,
 ) -> MemoDecorator: ...
 def lru_cache(  # noqa: F811 (ruff doesn't see through the stand-in for `overload`)
-    maxsize: Any = DEFAULT_MAXSIZE, typed: bool = False, *, key: Any = None
+    maxsize: Any = DEFAULT_MAXSIZE,
+    typed: bool = False,
+    *,
+    ttl: float | None = None,
+    single_flight: bool | None = None,
+    key: Any = None,
 ) -> Any:
     """Remember what a function returned, for its most recent `maxsize` different calls.
 
     A drop-in for `functools.lru_cache`, used the same ways (`@lru_cache`, `@lru_cache(maxsize=1000)`), with the same
     keys (`f(1)` and `f(1.0)` share an entry unless `typed`; `f(a=1, b=2)` and `f(b=2, a=1)` don't), the same counters
     and the same methods on the result: `cache_info()`, `cache_clear()`, `cache_parameters()`, `__wrapped__`.
-    Beyond it:
-
-    * `f.cache_invalidate(*args, **kwargs)` forgets one call and tells whether it was remembered;
-      `f.cache_contains(*args, **kwargs)` only tells. Of a method, name the instance: `A.m.cache_invalidate(a, 42)`.
-    * `key`: a function of the call's arguments that returns what to remember the call by, any hashable.
+    Beyond it, `f.cache_invalidate(*args, **kwargs)` forgets one call and tells whether it was remembered, and
+    `f.cache_contains(*args, **kwargs)` only tells. Of a method, name the instance: `A.m.cache_invalidate(a, 42)`.
 
     maxsize: entries; None: no bound; 0 or less: nothing is remembered, misses are counted.
     typed: arguments of different types are different calls, also where they are equal. Not together with `key`.
+    ttl: seconds until a result is forgotten, counted from when the function returned; None: not by time. Expired results
+        are removed two at a time as others are stored, before any live one; `cache_info()` doesn't count them.
+    single_flight: concurrent callers of one missing key run the function once, and all get its result or its exception;
+        the calls that joined count as hits. A wait that would close a circle (a function that calls itself with the same
+        key, two threads crossing on two keys) runs the function instead. None: off for a `def`, on for an `async def`.
+    key: a function of the call's arguments that returns what to remember the call by, any hashable.
+
+    On an `async def` the awaited result is remembered, never a coroutine. A shared run is a task of its own: a caller's
+    cancellation concerns that caller alone, and only with the last of them gone is the run cancelled, too. The wrapper may be
+    used from any number of event loops and threads; runs are shared within one loop.
+
+    With shared runs, and on an `async def`, a `cache_clear` or `cache_invalidate` during a run means that its result goes to
+    its callers and is not stored.
 
     A hit costs O(1) and makes no tuple of the arguments. Arguments must be hashable (TypeError otherwise) and are kept
-    alive while remembered. The function runs outside any lock: threads that miss the same key at once each run it.
-    Exceptions are not remembered.
+    alive while remembered. The function runs outside any lock. Exceptions are not remembered.
 
-    Raises TypeError for a `maxsize` that is no int, a `key` that can't be called, or both `typed` and `key`.
+    Raises TypeError for a `maxsize` that is no int, a `key` that can't be called, or both `typed` and `key`;
+    ConfigurationError (a ValueError) for a `ttl` that isn't greater than 0.
 
     >>> @lru_cache
     ... def square(x):
@@ -77,16 +105,22 @@ def lru_cache(  # noqa: F811 (ruff doesn't see through the stand-in for `overloa
             raise TypeError(f"key must be a function of the call's arguments, not {key!r}")
         if typed:
             raise TypeError("typed has no effect together with key: let key put the types in what it returns")
+    if ttl is not None:
+        ttl = check_ttl(ttl)
+    options: dict[str, Any] = {"typed": bool(typed), "ttl": ttl, "key": key}
 
     if isinstance(maxsize, int):
-        maxsize = max(0, int(maxsize))  # int(): True means 1
+        options["maxsize"] = max(0, int(maxsize))  # int(): True means 1
+    elif maxsize is None:
+        options["maxsize"] = None
     elif callable(maxsize):
-        return _decorated(maxsize, DEFAULT_MAXSIZE, typed, key)
-    elif maxsize is not None:
+        options["maxsize"] = DEFAULT_MAXSIZE
+        return _decorated(maxsize, single_flight, options)
+    else:
         raise TypeError(f"maxsize must be an int or None (or the function to decorate), not {maxsize!r}")
 
     def decorate(function: Callable[P, R], /) -> Memo[P, R]:
-        return _decorated(function, maxsize, typed, key)
+        return _decorated(function, single_flight, options)
 
     return decorate
 
@@ -96,11 +130,53 @@ def cache(function: Callable[P, R], /) -> Memo[P, R]:
     return lru_cache(maxsize=None)(function)
 
 
-def _decorated(
-    function: Callable[P, R], maxsize: int | None, typed: bool, key: Callable[..., Hashable] | None
-) -> Memo[P, R]:
+def _decorated(function: Callable[P, R], single_flight: bool | None, options: dict[str, Any]) -> Memo[P, R]:
     if not callable(function):
         raise TypeError(f"lru_cache decorates functions, not {function!r}")
-    memo = Memo(function, maxsize, bool(typed), key, None, None, None)
-    update_wrapper(memo, function)
+    if _is_async(function):
+        from fastcache.runs import AsyncRuns, SeparateAsyncRuns, ready
+
+        coroutine: Any = function
+        runs = SeparateAsyncRuns(coroutine) if single_flight is False else AsyncRuns(coroutine)
+        memo = Memo(function, runs=runs, ready=ready, **options)
+        update_wrapper(memo, function)
+        _mark_async(memo)
+    elif single_flight:
+        from fastcache.runs import Runs
+
+        memo = Memo(function, runs=Runs(function), **options)
+        update_wrapper(memo, function)
+    else:
+        memo = Memo(function, **options)
+        update_wrapper(memo, function)
     return memo
+
+
+def _is_async(function: Any) -> bool:
+    """Whether calling it gives a coroutine, for all that Python lets one say so."""
+    while isinstance(function, partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, FunctionType) and not hasattr(function, "__code__"):
+        if getattr(function, "_is_coroutine_marker", None) or getattr(function, "_is_coroutine", None):
+            return True
+        function = getattr(type(function), "__call__", function)
+    code = getattr(function, "__code__", None)
+    return bool(getattr(code, "co_flags", 0) & CO_COROUTINE) or hasattr(function, "_is_coroutine_marker")
+
+
+def _mark_async(wrapper: Any) -> None:
+    """Make `inspect.iscoroutinefunction(wrapper)` true."""
+    import inspect
+
+    mark = getattr(inspect, "markcoroutinefunction", None)
+    if mark is not None:
+        mark(wrapper)
+        return
+    # Python 3.11 believes what looks like a function in every attribute.
+    function = wrapper.__wrapped__
+    while isinstance(function, partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    for name in ("__code__", "__defaults__", "__kwdefaults__"):
+        setattr(wrapper, name, getattr(function, name, None))

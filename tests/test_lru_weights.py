@@ -35,7 +35,7 @@ def test_getsizeof_zero_always_fits():
     cache = LRUCache(0, getsizeof=len)
     cache.update(a="", b="")
     assert list(cache) == ["a", "b"]
-    with pytest.raises(ValueError, match="^value too large$"):
+    with pytest.raises(ValueError, match=r"^value too large$"):
         cache["c"] = "x"
     assert list(cache) == ["a", "b"]
 
@@ -43,10 +43,10 @@ def test_getsizeof_zero_always_fits():
 @pytest.mark.parametrize(
     ("size", "error", "message"),
     [
-        (11, ValueError, "^value too large$"),
-        (math.inf, ValueError, "^value too large$"),
-        (-1, ValueError, "^value size must be non-negative$"),
-        (math.nan, ValueError, "^value size must be non-negative$"),
+        (11, ValueError, r"^value too large$"),
+        (math.inf, ValueError, r"^value too large$"),
+        (-1, ValueError, r"^value size must be non-negative$"),
+        (math.nan, ValueError, r"^value size must be non-negative$"),
         ("x", TypeError, "not supported between"),
         (None, TypeError, "not supported between"),
     ],

@@ -1,4 +1,4 @@
-"""The same for methods, which lose a parameter when they are bound. Checked, and run but for the lines that are wrong."""
+"""The same for methods, which lose a parameter when bound. Checked, and run but for the lines that are wrong."""
 
 from typing import Self, assert_type
 
