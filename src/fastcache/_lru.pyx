@@ -344,6 +344,9 @@ cdef class LRUCache(Table):
             if s:
                 if self.alive(s):
                     value = <object>self.slots[s].value
+                    if self.evicting:           # a subclass's popitem() or __delitem__(), on our behalf
+                        cause = "evicted"
+                        self.evictions += 1
                 else:
                     cause = "expired"
                     self.expirations += 1
@@ -620,7 +623,7 @@ cdef class LRUCache(Table):
             "getsizeof": self._getsizeof,
             "on_evict": self._on_evict,
             "rows": list(zip(each, each, each, each)),      # key, value, weight, seconds left
-            "dict": getattr(self, "__dict__", None),
+            "attributes": object.__getstate__(self),            # of a subclass: its __dict__, its __slots__
         }
 
     def __setstate__(self, state):
@@ -629,8 +632,14 @@ cdef class LRUCache(Table):
         cdef uint32_t s
         cdef double life
         self.configure(state["maxsize"], state["getsizeof"], state["on_evict"])
-        if state["dict"]:
-            self.__dict__.update(state["dict"])
+        attributes, slots = state["attributes"], None
+        if isinstance(attributes, tuple):
+            attributes, slots = attributes
+        if attributes:
+            self.__dict__.update(attributes)
+        if slots:
+            for name, value in slots.items():
+                setattr(self, name, value)
         self.tick()
         for key, value, weight, life in state["rows"]:
             k = <PyObject*>key
