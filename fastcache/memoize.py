@@ -14,8 +14,19 @@ from fastcache._ttl import check_ttl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Hashable
+    from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+    class MemoDecorator(Protocol):
+        def __call__(self, function: Callable[P, R], /) -> Memo[P, R]: ...
+else:
+
+    def overload(function):  # `typing` itself is a slow import
+        return None
+
 
 __all__ = ["CacheInfo", "cache", "lru_cache"]
 
@@ -23,7 +34,27 @@ DEFAULT_MAXSIZE = 128  # functools'
 CO_COROUTINE = 0x80  # inspect.CO_COROUTINE, without the 10 ms that importing inspect takes
 
 
+@overload
 def lru_cache(
+    maxsize: Callable[P, R],
+    typed: bool = False,
+    *,
+    ttl: float | None = None,
+    single_flight: bool | None = None,
+    per_instance: bool = False,
+    key: Callable[..., Hashable] | None = None,
+) -> Memo[P, R]: ...
+@overload
+def lru_cache(  # noqa: F811
+    maxsize: int | None = DEFAULT_MAXSIZE,
+    typed: bool = False,
+    *,
+    ttl: float | None = None,
+    single_flight: bool | None = None,
+    per_instance: bool = False,
+    key: Callable[..., Hashable] | None = None,
+) -> MemoDecorator: ...
+def lru_cache(  # noqa: F811 (ruff doesn't see through the stand-in for `overload`)
     maxsize: Any = DEFAULT_MAXSIZE,
     typed: bool = False,
     *,
@@ -95,20 +126,19 @@ def lru_cache(
     else:
         raise TypeError(f"maxsize must be an int or None (or the function to decorate), not {maxsize!r}")
 
-    def decorate(function: Callable[..., Any]) -> Any:
+    def decorate(function: Callable[P, R], /) -> Memo[P, R]:
         return _decorated(function, single_flight, per_instance, dict(options))
 
     return decorate
 
 
-def cache(function: Any, /) -> Any:
+def cache(function: Callable[P, R], /) -> Memo[P, R]:
     """Remember every call of a function for good: `lru_cache(maxsize=None)`."""
     return lru_cache(maxsize=None)(function)
 
 
-def _decorated(
-    function: Callable[..., Any], single_flight: bool | None, per_instance: bool, options: dict[str, Any]
-) -> Any:
+    def decorate(function: Callable[P, R], /) -> Memo[P, R]:
+        return _decorated(function, single_flight, per_instance, dict(options))
     if not callable(function):
         raise TypeError(f"lru_cache decorates functions, not {function!r}")
     is_async = _is_async(function)
@@ -116,39 +146,8 @@ def _decorated(
     if is_async:
         from fastcache.runs import AsyncRuns, SeparateAsyncRuns, ready
 
-        options["ready"] = ready
-        new_runs = SeparateAsyncRuns if single_flight is False else AsyncRuns
-    elif single_flight:
-        from fastcache.runs import Runs
-
-        new_runs = Runs
-
-    wrapper: Any
-    if per_instance:
-        wrapper = _memo_per_instance(function, new_runs, options)
-    else:
-        wrapper = Memo(function, runs=new_runs and new_runs(function), **options)
-    update_wrapper(wrapper, function)
-    return _marked_async(wrapper) if is_async else wrapper
-
-
-def _memo_per_instance(function: Callable[..., Any], new_runs: Any, options: dict[str, Any]) -> Any:
-    from fastcache._method import MethodMemo
-
-    def new_memo(reference: Callable[[], Any]) -> Memo:
-        # Whoever calls holds the instance, so the reference is alive whenever one of these asks it.
-        if new_runs is not None:
-            from fastcache.runs import WithInstance
-
-            return Memo(function, runs=WithInstance(reference, new_runs(function)), **options)
-
-        def method(*args: Any, **kwargs: Any) -> Any:
-            return function(reference(), *args, **kwargs)
-
-        return Memo(method, **options)
-
-    parameters = Memo(function, **options).cache_parameters()
-    return MethodMemo(new_memo, {**parameters, "per_instance": True})
+    def decorate(function: Callable[P, R], /) -> Memo[P, R]:
+        return _decorated(function, single_flight, per_instance, dict(options))
 
 
 def _is_async(function: Any) -> bool:
@@ -164,12 +163,14 @@ def _is_async(function: Any) -> bool:
     return bool(getattr(code, "co_flags", 0) & CO_COROUTINE) or hasattr(function, "_is_coroutine_marker")
 
 
-def _marked_async(wrapper: Any) -> Any:
+def _mark_async(wrapper: Any) -> None:
     """Make `inspect.iscoroutinefunction(wrapper)` true."""
     import inspect
 
-    if hasattr(inspect, "markcoroutinefunction"):
-        return inspect.markcoroutinefunction(wrapper)
+    mark = getattr(inspect, "markcoroutinefunction", None)
+    if mark is not None:
+        mark(wrapper)
+        return
     # Python 3.11 believes what looks like a function in every attribute.
     function = wrapper.__wrapped__
     while isinstance(function, partial):
@@ -177,4 +178,3 @@ def _marked_async(wrapper: Any) -> Any:
     function = getattr(function, "__func__", function)
     for name in ("__code__", "__defaults__", "__kwdefaults__"):
         setattr(wrapper, name, getattr(function, name, None))
-    return wrapper

@@ -102,6 +102,7 @@ cdef class CallKey:
 
 
 @cython.final
+@cython.trashcan(True)      # wrappers that hold wrappers, however deep, are released on a short C stack
 cdef class Memo(Table):
     def __cinit__(self, *args, **kwargs):
         self.vectorcall = <EntryPoint>call_any
