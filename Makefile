@@ -38,7 +38,7 @@ bench: $(VENV)/.built ## one table of ratios against functools and the peers
 
 lint: $(VENV)/.built ## ruff and cython-lint
 	$(PY) -m ruff check .
-	$(PY) -m cython_lint src
+	$(BIN)/cython-lint src
 
 types: $(VENV)/.built ## mypy --strict and pyright
 	$(PY) -m mypy
@@ -53,19 +53,17 @@ clean: ## remove all that was built, the environment too
 	rm -f fastcache/*.so fastcache/*.pyd
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps: an environment, what the project needs in it, and the extension.
+# The stamps: an environment with what building needs, then the project in it with all that it's tested with.
 
 $(VENV)/.made:
 	@tools/check-python $(PYTHON)
-	$(PYTHON) -m venv $(VENV)
+	@echo "Making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade pip
+	@$(PIP) install --upgrade "setuptools>=77" "cython>=3.1,<4" wheel
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml $(VENV)/.made
-	$(PIP) install --upgrade pip
-	$(PIP) install --upgrade "setuptools>=77" "cython>=3.1,<4" wheel
-	$(PIP) install --no-build-isolation --editable ".[dev]"
-	@touch $@ $(VENV)/.built
-
-$(VENV)/.built: $(SOURCES) $(VENV)/.installed
-	$(PIP) install --no-build-isolation --no-deps --editable .
+$(VENV)/.built: $(SOURCES) pyproject.toml $(VENV)/.made
+	@echo "Building the extension and installing what the project needs"
+	@PYTHONWARNINGS=ignore $(PIP) install --no-build-isolation --editable ".[dev]"
 	@touch $@
