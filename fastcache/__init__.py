@@ -1,6 +1,7 @@
 """Fast caches: `lru_cache`, LRU and TTL maps, and caching patterns over memory and Redis."""
 
 from fastcache._lru import LRUCache
+from fastcache._ttl import TTLCache
 from fastcache.errors import (
     MISSING,
     BackendError,
@@ -24,6 +25,7 @@ __all__ = [
     "LRUCache",
     "LoadTimeout",
     "SerializationError",
+    "TTLCache",
     "cache",
     "lru_cache",
 ]

@@ -2,7 +2,8 @@
 """The order of expiry among entries of one and the same lifetime: header-only.
 
 It is the order of their insertion, kept as a second circular list through the array `expiry` beside the slots. Element 0 is
-the sentinel: its `next` expires first. An entry that has no place in the order links to itself. All functions are O(1).
+the sentinel: its `next` expires first. An entry without a place in the order has itself as `prev`, and its `next` is free for
+other use. All functions are O(1) and run no Python code.
 """
 from libc.stdint cimport uint32_t
 
@@ -10,7 +11,7 @@ from ._table cimport Expiry
 
 
 cdef inline void expiry_append(Expiry* expiry, uint32_t s, double deadline) noexcept nogil:
-    """Add an entry that expires after all others."""
+    """Give an entry that has none the last place in the order."""
     cdef uint32_t last = expiry[0].prev
     expiry[s].deadline = deadline
     expiry[s].prev = last
@@ -20,14 +21,10 @@ cdef inline void expiry_append(Expiry* expiry, uint32_t s, double deadline) noex
 
 
 cdef inline void expiry_remove(Expiry* expiry, uint32_t s) noexcept nogil:
-    """Take an entry out of the order, if it is there."""
+    """Take an entry's place away, if it has one."""
     cdef uint32_t prev = expiry[s].prev
     cdef uint32_t next = expiry[s].next
-    expiry[prev].next = next
-    expiry[next].prev = prev
-    expiry_detach(expiry, s)
-
-
-cdef inline void expiry_detach(Expiry* expiry, uint32_t s) noexcept nogil:
-    """Mark a new entry as having no place in the order."""
-    expiry[s].prev = expiry[s].next = s
+    if prev != s:
+        expiry[prev].next = next
+        expiry[next].prev = prev
+        expiry[s].prev = s

@@ -26,6 +26,7 @@ cdef class LRUCache(Table):
     # The seams: what has a sense of time replaces these. In an LRU map every entry is alive.
     cdef type compiled_type(self)                           # the class that Python subclasses are compared with
     cdef int tick(self) except -1                           # read the clock, once per operation; may run a user's timer
+    cdef int prepare(self) except -1                        # tick, before a change
     cdef bint alive(self, uint32_t s) noexcept              # as of the last tick
     cdef Py_ssize_t count(self) except -1                   # live entries
     cdef object weight(self)                                # of the live entries
@@ -39,6 +40,7 @@ cdef class LRUCache(Table):
     cdef list listener(self)
     cdef int notify(self, list gone) except -1
     cdef int drop(self, Entry entry, str cause, list gone) except -1
+    cdef int drop_all(self, Entry* entries, uint32_t n, str cause, list gone) except -1
     cdef int evict(self, list gone) except -1
     cdef int call_popitem(self) except -1
     cdef object size_of(self, object value)
@@ -49,5 +51,5 @@ cdef class LRUCache(Table):
     cdef object read(self, object key, bint touch)          # the value of a live entry, or ABSENT
     cdef object remove(self, object key)                    # the same, taken out
     cdef uint64_t edits(self) noexcept                      # changes other than by the passing of time
-    cdef list rows(self)
+    cdef list flat(self, bint whole)
     cdef list entries(self)                                 # [(key, value)] of the live ones, least recently used first

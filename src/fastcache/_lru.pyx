@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: embedsignature=True, embedsignature.format=clinic
 """`LRUCache`: a bounded mapping that forgets what was not used for longest.
 
 It owns the limit (in entries, or in the user's own units), the eviction with its callback, and the mapping protocol.
@@ -35,10 +36,7 @@ cdef object ABSENT = object()   # "no such entry", where any value is possible
 
 
 cdef class LRUCache(Table):
-    """LRUCache(maxsize, getsizeof=None, *, on_evict=None)
-    --
-
-    A mapping of at most `maxsize` entries; storing one more removes the least recently used.
+    """A mapping of at most `maxsize` entries; storing one more removes the least recently used.
 
     A drop-in for `cachetools.LRUCache`. `cache[key]`, `get`, `setdefault` and storing count as use; `in`, `peek`,
     `len` and iteration do not. Every operation is O(1) expected unless said otherwise. Iteration goes from the least to
@@ -111,6 +109,9 @@ cdef class LRUCache(Table):
     cdef int tick(self) except -1:
         return 0
 
+    cdef int prepare(self) except -1:
+        return 0
+
     cdef bint alive(self, uint32_t s) noexcept:
         return True
 
@@ -154,12 +155,23 @@ cdef class LRUCache(Table):
 
     cdef int drop(self, Entry entry, str cause, list gone) except -1:
         """Account for a removed entry and release it, or keep it in `gone` for `notify`."""
-        if self.weighted:
-            weight = <object>entry.weight
-            self._total = self._total - weight if self.used else 0      # an empty cache weighs nothing, not 1e-17
-        if gone is not None:
-            gone.append((<object>entry.key, <object>entry.value, cause))
-        release(entry)
+        return self.drop_all(&entry, 1, cause, gone)
+
+    cdef int drop_all(self, Entry* entries, uint32_t n, str cause, list gone) except -1:
+        cdef uint32_t i
+        try:
+            if self.weighted:
+                for i in range(n):
+                    weight = <object>entries[i].weight
+                    self._total = self._total - weight
+                if self.used == 0:
+                    self._total = 0         # an empty cache weighs nothing, not 1e-17
+            if gone is not None:
+                for i in range(n):
+                    gone.append((<object>entries[i].key, <object>entries[i].value, cause))
+        finally:
+            for i in range(n):
+                release(entries[i])
         return 0
 
     cdef int evict(self, list gone) except -1:
@@ -198,7 +210,7 @@ cdef class LRUCache(Table):
         cdef bint stored = False
         if not self.weighted and self.limit == 0:
             raise ValueError("value too large")
-        self.tick()
+        self.prepare()
         while not stored:
             section_begin(&section, self)
             try:
@@ -341,22 +353,34 @@ cdef class LRUCache(Table):
     cdef uint64_t edits(self) noexcept:
         return self.changes - <uint64_t>self.expirations
 
-    cdef list entries(self):
+    cdef list flat(self, bint whole):
+        """key, value, key, value, ... of the live entries, least recently used first; `whole`: weight and life, too.
+
+        In one list, and in pairs only afterwards: a tuple made on the way could start a garbage collection, that could
+        run a `__del__`, and that could change the list being walked.
+        """
         cdef list result = []
         cdef uint32_t s
         cdef Section section
         self.tick()
         section_begin(&section, self)
         try:
-            if self.slots != NULL:
-                s = self.slots[0].prev
-                while s:
-                    if self.alive(s):
-                        result.append((<object>self.slots[s].key, <object>self.slots[s].value))
-                    s = self.slots[s].prev
+            s = self.slots[0].prev if self.used else 0
+            while s:
+                if self.alive(s):
+                    result.append(<object>self.slots[s].key)
+                    result.append(<object>self.slots[s].value)
+                    if whole:
+                        result.append(<object>self.weights[s] if self.weighted else None)
+                        result.append(self.life(s))
+                s = self.slots[s].prev
         finally:
             section_end(&section)
         return result
+
+    cdef list entries(self):
+        each = iter(self.flat(False))
+        return list(zip(each, each))
 
     # The mapping.
 
@@ -459,33 +483,31 @@ cdef class LRUCache(Table):
         Called to make room when a subclass overrides it.
         """
         cdef list gone = self.listener()
-        cdef tuple pair
+        cdef object key = None
+        cdef object value = ABSENT
         cdef str cause = "deleted"
-        cdef uint32_t s
         cdef Section section
-        self.tick()
+        self.prepare()
         section_begin(&section, self)
         try:
             self.sweep(gone)
-            if self.used == 0:
-                pair = None
-            else:
-                s = self.slots[0].prev
-                pair = (<object>self.slots[s].key, <object>self.slots[s].value)
-                if self.evicting:
-                    cause = "evicted"
-                    self.evictions += 1
+            if self.used:
+                key = <object>self.slots[self.slots[0].prev].key
+                value = <object>self.slots[self.slots[0].prev].value
                 if not self.overrides & DELITEM:
-                    self.drop(self.take(s), cause, gone)
+                    if self.evicting:
+                        cause = "evicted"
+                        self.evictions += 1
+                    self.drop(self.take(self.slots[0].prev), cause, gone)
         finally:
             section_end(&section)
         if gone:
             self.notify(gone)
-        if pair is None:
+        if value is ABSENT:
             raise KeyError(f"{type(self).__name__} is empty")
         if self.overrides & DELITEM:
-            del self[pair[0]]
-        return pair
+            del self[key]
+        return key, value
 
     def setdefault(self, key, default=None):
         """The value of a key; when absent, `default` is stored and returned. O(1)."""
@@ -541,7 +563,7 @@ cdef class LRUCache(Table):
         cdef Section section
         cdef bint fits = False
         check_maxsize(maxsize)
-        self.tick()
+        self.prepare()
         while not fits:
             section_begin(&section, self)
             try:
@@ -576,6 +598,10 @@ cdef class LRUCache(Table):
             return self.weight()
         return self.count()
 
+    def _counters(self):
+        """(hits, misses, evictions, expirations) since the cache was made; for `stats()` of the caches built on this."""
+        return self.hits, self.misses, self.evictions, self.expirations
+
     @property
     def on_evict(self):
         """The function called as `on_evict(key, value, cause)`, or None."""
@@ -583,30 +609,13 @@ cdef class LRUCache(Table):
 
     # Copies
 
-    cdef list rows(self):
-        """What a copy needs of each live entry, least recently used first: (key, value, weight, remaining life)."""
-        cdef list result = []
-        cdef uint32_t s
-        cdef Section section
-        self.tick()
-        section_begin(&section, self)
-        try:
-            s = self.slots[0].prev if self.slots != NULL else 0
-            while s:
-                if self.alive(s):
-                    weight = <object>self.weights[s] if self.weighted else None
-                    result.append((<object>self.slots[s].key, <object>self.slots[s].value, weight, self.life(s)))
-                s = self.slots[s].prev
-        finally:
-            section_end(&section)
-        return result
-
     def __getstate__(self):
+        each = iter(self.flat(True))
         return {
             "maxsize": self._maxsize,
             "getsizeof": self._getsizeof,
             "on_evict": self._on_evict,
-            "rows": self.rows(),
+            "rows": list(zip(each, each, each, each)),      # key, value, weight, seconds left
             "dict": getattr(self, "__dict__", None),
         }
 

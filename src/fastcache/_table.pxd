@@ -35,8 +35,8 @@ cdef enum:
 # When an entry expires, and its neighbours in the order of expiry (_expiry.pxd).
 cdef struct Expiry:
     double deadline     # on the cache's own time axis, in seconds; infinite: never
-    uint32_t prev       # the one that expires before; itself: not in the list
-    uint32_t next       # the one that expires after
+    uint32_t prev       # the one that expires before; the entry itself: it has no place in the order
+    uint32_t next       # the one that expires after; without a place in the order: what its owner likes
 
 # What was taken out of the table and is now the caller's to release. `weight` is NULL without weights.
 cdef struct Entry:
@@ -143,6 +143,8 @@ cdef inline uint32_t place(Table t, PyObject* key, Py_hash_t hash, PyObject* val
     t.slots[s].value = value
     if t.ordered:
         link_front(t.slots, s)
+    if t.expiring:
+        t.expiry[s].prev = s
     t.used += 1
     t.changes += 1
     return s

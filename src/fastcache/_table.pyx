@@ -9,6 +9,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memmove, memset
 
 from ._cpython cimport DECREF, INCREF, RichCompare, hint_large, plain_equal
+from ._expiry cimport expiry_remove
 from ._links cimport Slot, unlink
 
 cdef enum:
@@ -107,8 +108,7 @@ cdef class Table:
         if self.weighted:
             entry.weight = self.weights[s]
         if self.expiring:
-            self.expiry[self.expiry[s].prev].next = self.expiry[s].next
-            self.expiry[self.expiry[s].next].prev = self.expiry[s].prev
+            expiry_remove(self.expiry, s)
         if self.ordered:
             unlink(slots, s)
         slots[s].key = NULL

@@ -1,0 +1,48 @@
+# cython: language_level=3
+"""`TTLCache` as other compiled modules see it: the LRU map, a clock, and the order in which its entries expire.
+
+Two structures hold that order. Entries of the cache's own ttl expire in the order of their insertion: a list through the
+array `expiry` (_expiry.pxd), O(1) for everything. Entries with a ttl of their own go into a heap of nodes that are deleted
+lazily: a node counts only while its entry carries the same ticket, and when more than half are void the heap is rebuilt.
+So storing costs O(1), or O(log n) with a ttl of its own, and a sweep O(expired), never O(entries).
+
+All times are doubles on one axis, in the units of the timer: seconds for numbers, microseconds for datetimes (exact).
+"""
+from libc.stdint cimport uint32_t
+
+from ._lru cimport LRUCache
+
+# When one entry with a ttl of its own expires. Void unless expiry[slot] has no place in the list and the same ticket.
+cdef struct Node:
+    double deadline
+    uint32_t slot
+    uint32_t ticket
+
+
+cdef class TTLCache(LRUCache):
+    cdef object _ttl            # as given
+    cdef object _timer          # the user's; None: the coarse or the precise clock
+    cdef object origin          # a first reading of a timer whose readings are no numbers, else None
+    cdef double lifetime        # _ttl on the axis
+    cdef double now             # as of the last tick; never goes back
+    cdef double offset          # from the precise clock to the axis
+    cdef bint precise
+    cdef Node* heap             # 4-ary: the children of i are 4i+1 .. 4i+4, a cache line
+    cdef uint32_t heap_size
+    cdef uint32_t heap_capacity
+    cdef uint32_t heap_rebuild  # the size at which void nodes are thrown out
+    cdef uint32_t ticket        # the last one given
+
+    cdef int set_clock(self, object ttl, object timer) except -1
+    cdef double span(self, object duration) except? -1
+    cdef double reading(self, object time) except? -1
+    cdef double seconds(self, double span) noexcept
+    cdef bint is_void(self, Node node) noexcept
+    cdef double next_deadline(self) noexcept
+    cdef int sweep_until(self, double now, list gone) except -1
+    cdef uint32_t batch_from_list(self, double now, uint32_t* batch) noexcept
+    cdef uint32_t batch_from_heap(self, double now, uint32_t* batch) noexcept
+    cdef int push(self, uint32_t s, double deadline) except -1
+    cdef Node pop(self) noexcept
+    cdef int rebuild(self) noexcept
+    cdef list expired(self)
