@@ -35,6 +35,7 @@ import fastcache
 LARGE = 500_000  # entries: far beyond a processor's caches, as in a busy service
 SMALL = 128  # functools' default maxsize
 IMPORT_MS = 15
+LABELS = {"lru": "lru-dict", "moka_py": "moka-py"}  # what is imported, and what it is called
 STREAM = 20_000  # different keys in a row: with SMALL entries, each is a miss
 
 
@@ -463,38 +464,41 @@ def memory() -> Iterator[Row]:
         return f"{setup}\ndef fill(keys):\n    for k in keys: {store}\n"
 
     n = LARGE
+    timed = f"import fastcache; decorate = fastcache.lru_cache({n}, ttl=60)"
+    shared = f"import fastcache; c = fastcache.TTLCache({n}, 60)"
+    ours = [
+        ("lru_cache", function(f"import fastcache; decorate = fastcache.lru_cache({n})"), 0.4),
+        ("LRUCache", mapping(f"import fastcache; c = fastcache.LRUCache({n})"), None),
+    ]
+    if has_ttl_option():
+        ours.append(("lru_cache(ttl=60)", function(timed), 0.5))
+    if hasattr(fastcache, "TTLCache"):
+        ours.append(("TTLCache", mapping(shared), 0.5))
+        ours.append(("TTLCache, ttls of their own", mapping(shared, "c.set(k, None, 30 + k % 60)"), None))
     theirs = memory_per_entry(function(f"import functools; decorate = functools.lru_cache({n})"), n)
-    for name, setup, bar in [
-        ("lru_cache", f"import fastcache; decorate = fastcache.lru_cache({n})", 0.4),
-        ("lru_cache, unbounded", "import fastcache; decorate = fastcache.lru_cache(None)", None),
-    ]:
-        yield Row(name, memory_per_entry(function(setup), n), "functools", theirs, "B", bar=bar, at_most=True)
-    mine = memory_per_entry(mapping(f"import fastcache; c = fastcache.LRUCache({n})"), n)
-    maps = {
+    for name, setup, bar in ours:
+        yield Row(name, memory_per_entry(setup, n), "functools lru_cache", theirs, "B", bar=bar, at_most=True)
+    rivals = {
         "cachetools": mapping(f"import cachetools; c = cachetools.LRUCache({n})"),
         "cachebox": mapping(f"import cachebox; c = cachebox.LRUCache({n})"),
         "lru": mapping(f"import lru; c = lru.LRU({n})"),
         "moka_py": mapping(f"import moka_py; c = moka_py.Moka({n}, policy='lru')", "c.set(k, None)"),
         "theine": mapping(f"import theine; c = theine.Cache({n})", "c.set(k, None)"),
     }
-    for module, setup in maps.items():
+    mine = memory_per_entry(ours[1][1], n)
+    for module, setup in rivals.items():
         if rival(module):
-            yield Row("LRUCache", mine, module.replace("_", "-"), memory_per_entry(setup, n), "B", at_most=True)
-    if has_ttl_option():
-        mine = memory_per_entry(function(f"import fastcache; decorate = fastcache.lru_cache({n}, ttl=60)"), n)
-        yield Row("lru_cache(ttl=60)", mine, "functools, no ttl", theirs, "B", bar=0.5, at_most=True)
+            name = LABELS.get(module, module)
+            yield Row("LRUCache", mine, name, memory_per_entry(setup, n), "B", at_most=True)
     if hasattr(fastcache, "TTLCache"):
-        mine = memory_per_entry(mapping(f"import fastcache; c = fastcache.TTLCache({n}, 60)"), n)
-        yield Row("TTLCache", mine, "functools, no ttl", theirs, "B", bar=0.5, at_most=True)
-        own = mapping(f"import fastcache; c = fastcache.TTLCache({n}, 60)", "c.set(k, None, 30 + k % 60)")
-        mixed = memory_per_entry(own, n)
-        yield Row("TTLCache, ttls of their own", mixed, "functools, no ttl", theirs, "B", at_most=True)
+        mine = memory_per_entry(mapping(shared), n)
         for module, setup in {
             "cachetools": mapping(f"import cachetools; c = cachetools.TTLCache({n}, 60)"),
             "cachebox": mapping(f"import cachebox; c = cachebox.TTLCache({n}, 60)"),
         }.items():
             if rival(module):
-                yield Row("TTLCache", mine, module, memory_per_entry(setup, n), "B", at_most=True)
+                other = memory_per_entry(setup, n)
+                yield Row("TTLCache", mine, f"{module} TTLCache", other, "B", at_most=True)
 
 
 @group("Import")
