@@ -176,6 +176,16 @@ cdef extern from *:
     #define fc_share(o) ((void)(o))
     #endif
 
+    /* Let instances of a type be called by vectorcall, through the function pointer `offset` bytes into them, and bound as
+       methods without a bound-method object. tp_call, which C code may use, goes the same way. */
+    static inline void fc_enable_vectorcall(PyObject *type, Py_ssize_t offset) {
+        PyTypeObject *t = (PyTypeObject *)type;
+        t->tp_vectorcall_offset = offset;
+        t->tp_call = PyVectorcall_Call;
+        t->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR;
+        PyType_Modified(t);
+    }
+
     /* For functions that found a Python error already set. */
     #define fc_error() (-1)
     #endif
@@ -196,6 +206,7 @@ cdef extern from *:
     bint int_equal "fc_int_equal"(PyObject* a, PyObject* b) noexcept
     int plain_equal "fc_plain_equal"(PyObject* a, PyObject* b) noexcept
     void share_between_threads "fc_share"(object o) noexcept
+    void enable_vectorcall "fc_enable_vectorcall"(object type, Py_ssize_t offset) noexcept
     bint likely "fc_likely"(bint x) noexcept nogil
     void prefetch "fc_prefetch"(const void* p) noexcept nogil
     void hint_large "fc_hint_large"(void* p, size_t size) noexcept

@@ -36,7 +36,8 @@ cdef object ABSENT = object()   # "no such entry", where any value is possible
 
 
 cdef class LRUCache(Table):
-    """A mapping of at most `maxsize` entries; storing one more removes the least recently used.
+    """LRUCache(maxsize, getsizeof=None, *, on_evict=None)\n--\n
+    A mapping of at most `maxsize` entries; storing one more removes the least recently used.
 
     A drop-in for `cachetools.LRUCache`. `cache[key]`, `get`, `setdefault` and storing count as use; `in`, `peek`,
     `len` and iteration do not. Every operation is O(1) expected unless said otherwise. Iteration goes from the least to

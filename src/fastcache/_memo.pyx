@@ -3,7 +3,7 @@
 """The callable that `lru_cache` puts in a function's place: from a call to its remembered result.
 
 It owns the key of a call, the vectorcall entry points and the counters of `cache_info()`. It must never wait, and knows
-neither threads nor asyncio: where calls share a run (`starter`), Python code in memoize.py decides what a miss does.
+neither threads nor asyncio: where calls share a run, Python code in runs.py decides what a miss does.
 
 Speed. `functools` is reached through tp_call, which builds a tuple for every call; a table behind tp_call, however quick,
 gains nothing over it. This type takes vectorcall, which Cython doesn't offer for a class's `__call__`: the field
@@ -26,8 +26,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ._clock cimport PRECISE_BELOW_MS, coarse_now, precise_now
 from ._cpython cimport (
-    DECREF, INCREF, Section, is_int, is_str, key_hash, likely, plain_equal, section_begin, section_end,
-    share_between_threads, small_int, known_str_hash,
+    DECREF, INCREF, Section, is_int, is_str, key_hash, enable_vectorcall, likely, plain_equal,
+    section_begin, section_end, share_between_threads, small_int, known_str_hash,
 )
 from ._expiry cimport expiry_append
 from ._links cimport move_to_front
@@ -38,8 +38,6 @@ from collections import namedtuple
 cdef extern from "Python.h":
     bint PyObject_RichCompareBool(PyObject*, PyObject*, int) except -1
     enum: PY_VECTORCALL_ARGUMENTS_OFFSET
-    enum: Py_TPFLAGS_HAVE_VECTORCALL
-    enum: Py_TPFLAGS_METHOD_DESCRIPTOR
     object PyObject_Vectorcall(PyObject*, PyObject**, size_t, PyObject*)
     object PyVectorcall_Call(object, object, object)
     object PyMethod_New(object, object)
@@ -51,12 +49,6 @@ cdef extern from "Python.h":
     void PyTuple_SET_ITEM(PyObject*, Py_ssize_t, PyObject*) noexcept
     PyObject* Py_TYPE "(PyObject *)Py_TYPE"(PyObject*) noexcept
     PyObject** PySequence_Fast_ITEMS(PyObject*) noexcept
-    void PyType_Modified(type)
-    ctypedef struct PatchedType "PyTypeObject":
-        Py_ssize_t tp_vectorcall_offset
-        unsigned long tp_flags
-        void* tp_call
-    void* VECTORCALL_CALL "((void *)PyVectorcall_Call)"
 
 CacheInfo = namedtuple("CacheInfo", ["hits", "misses", "maxsize", "currsize"])
 CacheInfo.__module__ = "fastcache"
@@ -64,21 +56,6 @@ CacheInfo.__doc__ = "What `cache_info()` of a cached function returns."
 
 cdef enum:
     RECLAIM_PER_STORE = 2   # expired entries removed by each store: more than one, so that a backlog shrinks; no pauses
-
-
-cdef class Memo(Table)
-
-# A vectorcallfunc of CPython, with the type of its first argument named.
-ctypedef PyObject* (*EntryPoint)(Memo, PyObject**, size_t, PyObject*) noexcept
-
-
-cdef struct Call:
-    # A call as a key, in the caller's own array.
-    PyObject** args         # n objects: the positional arguments, then the values of the keywords
-    Py_ssize_t n
-    PyObject* kwnames       # a tuple of the keywords' names; NULL without any
-    PyObject* single        # the key, where it is one object: an exact int or str, or what `key=` returned; else NULL
-    Py_hash_t hash
 
 
 cdef enum Sort:
@@ -113,8 +90,6 @@ cdef inline uint64_t mix(uint64_t acc, uint64_t lane) noexcept nogil:
 @cython.final
 cdef class CallKey:
     """The key of a call as an object: hashable, and equal to the keys of equal calls of the same function."""
-    cdef object key
-    cdef Py_hash_t hash
 
     def __hash__(self):
         return self.hash
@@ -128,30 +103,18 @@ cdef class CallKey:
 
 @cython.final
 cdef class Memo(Table):
-    cdef EntryPoint vectorcall      # one of the entry points below
-    cdef EntryPoint otherwise       # where it hands on what it doesn't serve: through a pointer, so that it stays small
-    cdef object function        # the user's
-    cdef object key             # a function of the call's arguments that gives its key, or None
-    cdef object starter         # called as starter(CallKey, args, kwargs) on a miss, in the function's place; or None
-    cdef object ready           # what it makes of the value of a hit is the caller's; None: the value itself
-    cdef object maxsize         # as cache_info() shows it
-    cdef double ttl             # seconds; infinite without one
-    cdef bint typed
-    cdef bint precise           # by which clock entries expire
-    cdef dict __dict__
-
     def __cinit__(self, *args, **kwargs):
         self.vectorcall = <EntryPoint>call_any
         self.otherwise = <EntryPoint>call_several
         self.ttl = INFINITY
 
-    def __init__(self, function, maxsize, typed, key, ttl, starter, ready):
+    def __init__(self, function, *, maxsize, typed=False, ttl=None, key=None, runs=None, ready=None):
         # The options were checked by lru_cache().
         self.function = function
         self.maxsize = maxsize
         self.typed = typed
         self.key = key
-        self.starter = starter
+        self.runs = runs
         self.ready = ready
         self.limit = MAX_ENTRIES if maxsize is None or maxsize > MAX_ENTRIES else maxsize
         self.ordered = maxsize is not None
@@ -207,6 +170,8 @@ cdef class Memo(Table):
         """Forget all results and set the counters to 0."""
         cdef Contents contents
         cdef Section section
+        if self.runs is not None:
+            self.runs.forget_all()
         section_begin(&section, self)
         contents = self.detach_all()
         self.hits = self.misses = 0
@@ -226,12 +191,32 @@ cdef class Memo(Table):
             section_end(&section)
 
     def cache_invalidate(self, /, *args, **kwargs):
-        """Forget the result of the call with these arguments; tells whether there was one."""
-        return self.discard(self.key_of(args, kwargs))
+        """Forget the result of the call with these arguments; tells whether there was one.
 
-    # For the code in memoize.py that lets calls share a run.
+        A run that is under way goes on for those who wait for it; where runs are shared, its result is not stored.
+        """
+        cdef CallKey key = self.key_of(args, kwargs)
+        cdef Py_ssize_t s
+        cdef Entry entry
+        cdef bint alive = False
+        cdef Section section
+        if self.runs is not None:
+            self.runs.forget(key)
+        section_begin(&section, self)
+        try:
+            s = lookup(self, <PyObject*>key.key, key.hash)
+            if s:
+                alive = self.alive(s)
+                entry = self.take(s)
+        finally:
+            section_end(&section)
+        if s:
+            release(entry)
+        return alive
 
-    def key_of(self, tuple args, dict kwargs):
+    # For the code in runs.py that lets calls share a run.
+
+    cdef CallKey key_of(self, tuple args, dict kwargs):
         """The CallKey of a call. Raises TypeError for an unhashable argument."""
         cdef list values = [*args, *kwargs.values()]
         cdef tuple names = tuple(kwargs)
@@ -249,25 +234,19 @@ cdef class Memo(Table):
 
     def add(self, CallKey key not None, value):
         """Store the result of a run, unless there is one already."""
-        self.insert(key.key, key.hash, value, self.changes + 1)
+        if self.limit:
+            self.insert(key.key, key.hash, value, self.changes + 1)
 
-    def discard(self, CallKey key not None):
-        """Forget one result; tells whether there was one."""
+    def peek(self, CallKey key not None, default):
+        """The result stored for a key, or `default`. Counts as neither hit nor use."""
         cdef Py_ssize_t s
-        cdef Entry entry
-        cdef bint alive = False
         cdef Section section
         section_begin(&section, self)
         try:
             s = lookup(self, <PyObject*>key.key, key.hash)
-            if s:
-                alive = self.alive(s)
-                entry = self.take(s)
+            return <object>self.slots[s].value if s and self.alive(s) else default
         finally:
             section_end(&section)
-        if s:
-            release(entry)
-        return alive
 
     def joined(self):
         """A call that was counted as a miss joined another's run: count it as a hit instead."""
@@ -279,10 +258,10 @@ cdef class Memo(Table):
 
     # Time
 
-    cdef inline double now(self) noexcept:
+    cdef double now(self) noexcept:
         return precise_now() if self.precise else coarse_now()
 
-    cdef inline bint alive(self, Py_ssize_t s) noexcept:
+    cdef bint alive(self, Py_ssize_t s) noexcept:
         return not self.expiring or self.now() < self.expiry[s].deadline
 
     cdef uint32_t expired(self) noexcept:
@@ -599,7 +578,7 @@ cdef PyObject* call_any(Memo self, PyObject** args, size_t nargsf, PyObject* kwn
     cdef Call call
     cdef object single
     read_call(&call, args, nargsf, kwnames)
-    if self.limit == 0 and self.starter is None:
+    if self.limit == 0 and self.runs is None:
         self.misses += 1                        # nothing is kept, so no key is made and any argument will do
         value = run(self, args, nargsf, kwnames)
         INCREF(<PyObject*>value)
@@ -643,8 +622,8 @@ cdef PyObject* call_hashed(Memo self, Call* call, PyObject** args, size_t nargsf
     else:
         if stale.key != NULL:
             release(stale)
-        if self.starter is not None:
-            value = start(self, call)
+        if self.runs is not None:
+            value = share(self, call)
         else:
             changes = self.changes
             value = run(self, args, nargsf, kwnames)
@@ -662,8 +641,8 @@ cdef inline object run(Memo self, PyObject** args, size_t nargsf, PyObject* kwna
         Py_LeaveRecursiveCall()
 
 
-cdef object start(Memo self, Call* call):
-    """Leave a miss to the starter, which gets the key and the arguments as objects."""
+cdef object share(Memo self, Call* call):
+    """Leave a miss to `runs`, which gets the key and the arguments as objects."""
     cdef Py_ssize_t i, n = call.n
     cdef dict kwargs = {}
     cdef list args = []
@@ -673,20 +652,9 @@ cdef object start(Memo self, Call* call):
             kwargs[<object>PyTuple_GET_ITEM(call.kwnames, i)] = <object>call.args[n + i]
     for i in range(n):
         args.append(<object>call.args[i])
-    return self.starter(make_key(self, call), tuple(args), kwargs)
+    return self.runs(self, make_key(self, call), tuple(args), kwargs)
 
 
-# Vectorcall, switched on before anyone can make a subclass or an instance. `__call__` in the type's dict stays a wrapper of
-# the method above; tp_call, which C code may use, goes the short way.
-
-cdef int enable_vectorcall() except -1:
-    cdef Memo memo = Memo.__new__(Memo)
-    cdef PatchedType* type_ = <PatchedType*>Memo
-    type_.tp_vectorcall_offset = <char*>&memo.vectorcall - <char*><PyObject*>memo
-    type_.tp_call = VECTORCALL_CALL
-    type_.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR
-    PyType_Modified(Memo)
-    return 0
-
-
-enable_vectorcall()
+# Before anyone can make a subclass or an instance. `__call__` in the type's dict stays a wrapper of the method above.
+cdef Memo _sample = Memo.__new__(Memo)
+enable_vectorcall(Memo, <char*>&_sample.vectorcall - <char*><PyObject*>_sample)

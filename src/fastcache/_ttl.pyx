@@ -40,7 +40,8 @@ def check_ttl(ttl, name="ttl"):
 
 
 cdef class TTLCache(LRUCache):
-    """A mapping of at most `maxsize` entries, each of which expires `ttl` after it was stored.
+    """TTLCache(maxsize, ttl, timer=None, getsizeof=None, *, on_evict=None)\n--\n
+    A mapping of at most `maxsize` entries, each of which expires `ttl` after it was stored.
 
     A drop-in for `cachetools.TTLCache`, and an `LRUCache` in everything else: what has expired is removed before anything
     live is evicted. An expired entry is never served, counted or iterated, and time passing never breaks an iteration.

@@ -1,0 +1,174 @@
+"""Flights: one run of a function that several callers share.
+
+This file owns the record of such a run: who waits for it, how it ended, and whether waiting for it would close a circle.
+It never runs a user's function and never decides who leads; that is for the tables that keep flights (`runs.py`).
+
+A circle. A flight's function may call something that waits for another flight, which may wait for a third ... and the last
+for the first: a function that calls itself with the same key, or two threads that cross on two keys. Nobody would ever wake
+up, so before anyone waits the graph is searched, and who would close a circle runs the function himself. The nodes are
+flights. Which flight the current code runs inside is a context variable, so tasks and `asyncio.to_thread` inherit it; an
+edge leads from a flight to each flight that code inside it waits for or leads. Code inside no flight can't close a circle.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+from copy import copy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import Future, Task
+    from typing import Any
+
+__all__ = ["Flight", "TaskFlight", "ThreadFlight", "inside"]
+
+inside: ContextVar[Flight | None] = ContextVar("fastcache.flight", default=None)
+"""The flight that the current code is part of."""
+
+_graph_lock = threading.Lock()
+
+
+class Flight:
+    """A run that is under way, and how it ended."""
+
+    __slots__ = ("_error", "_traceback", "_value", "_waits_for", "done", "handed_over")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.handed_over = False
+        """It ended without a result that others could use: they are to start afresh."""
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._traceback: Any = None
+        self._waits_for: dict[Flight, int] = {}  # how many waiters inside this flight wait for each; under _graph_lock
+
+    def enter(self, current: Flight | None) -> bool:
+        """Note that code inside `current` now depends on this flight. False: that would close a circle."""
+        if current is None or current.done:
+            return True
+        with _graph_lock:
+            if self._leads_to(current):
+                return False
+            current._waits_for[self] = current._waits_for.get(self, 0) + 1
+        return True
+
+    def leave(self, current: Flight | None) -> None:
+        """Undo one `enter` that returned True."""
+        if current is None:
+            return
+        with _graph_lock:
+            n = current._waits_for.get(self, 0)
+            if n > 1:
+                current._waits_for[self] = n - 1
+            elif n:
+                del current._waits_for[self]
+
+    def _leads_to(self, goal: Flight) -> bool:
+        todo, seen = [self], set()
+        while todo:
+            flight = todo.pop()
+            if flight is goal:
+                return True
+            if flight not in seen:
+                seen.add(flight)
+                todo.extend(flight._waits_for)
+        return False
+
+    def succeed(self, value: Any) -> None:
+        self._value = value
+        self._end()
+
+    def fail(self, error: BaseException) -> None:
+        self._error = error
+        self._traceback = error.__traceback__
+        self._end()
+
+    def hand_over(self) -> None:
+        self.handed_over = True
+        self._end()
+
+    def _end(self) -> None:
+        self.done = True
+
+    def result(self) -> Any:
+        """What the run returned; what it raised is raised here, as an object of the caller's own."""
+        if self._error is None:
+            return self._value
+        error = _duplicate(self._error)
+        try:
+            raise error.with_traceback(self._traceback)
+        finally:
+            del error  # the frame would keep itself alive through the traceback
+
+
+class ThreadFlight(Flight):
+    """A flight that threads wait for."""
+
+    __slots__ = ("_ended", "followers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.followers = 0
+        """How many wait, or will."""
+        self._ended = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the flight has ended, or for so many seconds; whether it has ended."""
+        return self._ended.wait(timeout)
+
+    def _end(self) -> None:
+        super()._end()
+        self._ended.set()
+
+
+class TaskFlight(Flight):
+    """A flight that tasks of one event loop wait for. The run is a task of its own, nobody's in particular."""
+
+    __slots__ = ("_wakers", "task")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.task: Task[None] | None = None
+        self._wakers: set[Future[None]] = set()
+
+    async def wait(self) -> bool:
+        """Wait until the flight has ended.
+
+        A cancellation of this wait concerns the one who waits. With the last of them gone the run is cancelled, too.
+        """
+        if not self.done:
+            import asyncio
+
+            waker = asyncio.get_running_loop().create_future()
+            self._wakers.add(waker)
+            try:
+                await waker
+            finally:
+                self._wakers.discard(waker)
+        return True
+
+    @property
+    def abandoned(self) -> bool:
+        """It is under way and nobody waits for it any more."""
+        return not self.done and not self._wakers
+
+    def _end(self) -> None:
+        super()._end()
+        for waker in self._wakers:
+            if not waker.done():
+                waker.set_result(None)
+
+
+def _duplicate(error: BaseException) -> BaseException:
+    """A copy of an exception, so that raising it in several places doesn't mix up their tracebacks."""
+    try:
+        twin = copy(error)
+        if type(twin) is not type(error) or twin is error:
+            return error
+    except Exception:
+        return error  # an exception that can't be copied is shared
+    twin.__cause__ = error.__cause__
+    twin.__context__ = error.__context__
+    twin.__suppress_context__ = error.__suppress_context__
+    return twin

@@ -1,0 +1,277 @@
+"""What a miss of `lru_cache` does where calls of one key share a run: tables of flights, one for threads, one per event loop.
+
+A table holds a flight only while it flies. Its lock is held to look into it and to store a result, never while the user's
+function runs and never while waiting. `forget` takes a flight out of the table: the run goes on for those who wait for it,
+but its result is not stored (the flight is no longer the one in the table), and the next call starts a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextvars import copy_context
+from weakref import WeakKeyDictionary, WeakSet
+
+from fastcache.errors import MISSING
+from fastcache.flight import TaskFlight, ThreadFlight, inside
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    from fastcache._memo import CallKey, Memo
+
+__all__ = ["AsyncRuns", "Runs", "SeparateAsyncRuns"]
+
+
+class Runs:
+    """The runs of a `def`: the first of concurrent callers runs the function, the others wait for it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._start_afresh()
+        _tables.add(self)
+
+    def _start_afresh(self) -> None:
+        # Re-entrant: storing a result may release another, whose __del__ may call the function again.
+        self._lock = threading.RLock()
+        self._flights: dict[CallKey, ThreadFlight] = {}
+
+    def forget(self, key: CallKey) -> None:
+        """Don't store the result of this key's run."""
+        with self._lock:
+            self._flights.pop(key, None)
+
+    def forget_all(self) -> None:
+        """Don't store the result of any run that is under way."""
+        with self._lock:
+            self._flights.clear()
+
+    def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        current = inside.get()
+        while True:
+            with self._lock:
+                value = memo.peek(key, MISSING)  # it may have been stored since the miss
+                if value is not MISSING:
+                    memo.joined()
+                    return value
+                flight = self._flights.get(key)
+                leads = flight is None
+                if flight is None:
+                    flight = self._flights[key] = ThreadFlight()
+                else:
+                    flight.followers += 1
+            if leads:
+                return self._lead(memo, key, flight, args, kwargs)
+            if not flight.enter(current):
+                return self._run_through(memo, key, flight, args, kwargs)
+            try:
+                flight.wait()
+            finally:
+                flight.leave(current)
+            if not flight.handed_over:
+                memo.joined()
+                return flight.result()
+
+    def _lead(self, memo: Memo, key: CallKey, flight: ThreadFlight, args: Any, kwargs: Any) -> Any:
+        current = inside.get()
+        flight.enter(current)
+        token = inside.set(flight)
+        try:
+            value = self._function(*args, **kwargs)
+        except BaseException as error:
+            self._drop(key, flight)
+            if isinstance(error, Exception) and flight.followers:
+                flight.fail(error)
+            else:
+                # Nobody to tell; or this thread's own end (SystemExit, KeyboardInterrupt), no answer for the others.
+                flight.hand_over()
+            raise
+        finally:
+            inside.reset(token)
+            flight.leave(current)
+        try:
+            self._store(memo, key, flight, value)
+        finally:
+            self._drop(key, flight)
+            flight.succeed(value)
+        return value
+
+    def _run_through(self, memo: Memo, key: CallKey, flight: ThreadFlight, args: Any, kwargs: Any) -> Any:
+        """Run the function inside a flight of the same key, or one that waits for us: to wait would be for ever."""
+        value = self._function(*args, **kwargs)
+        self._store(memo, key, flight, value)
+        return value
+
+    def _store(self, memo: Memo, key: CallKey, flight: ThreadFlight, value: Any) -> None:
+        with self._lock:
+            if self._flights.get(key) is flight:
+                memo.add(key, value)
+
+    def _drop(self, key: CallKey, flight: ThreadFlight) -> None:
+        with self._lock:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+
+
+class AsyncRuns:
+    """The runs of an `async def`: each is a task of its own, for which all concurrent callers wait."""
+
+    def __init__(self, function: Callable[..., Awaitable[Any]]) -> None:
+        self._function = function
+        self._start_afresh()
+        _tables.add(self)
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.RLock()
+        self._tables: WeakKeyDictionary[AbstractEventLoop, dict[CallKey, TaskFlight]] = WeakKeyDictionary()
+
+    def forget(self, key: CallKey) -> None:
+        """Don't store the result of this key's runs, in any event loop."""
+        with self._lock:
+            for table in self._tables.values():
+                table.pop(key, None)
+
+    def forget_all(self) -> None:
+        """Don't store the result of any run that is under way."""
+        with self._lock:
+            for table in self._tables.values():
+                table.clear()
+
+    def _table(self, loop: AbstractEventLoop) -> dict[CallKey, TaskFlight]:
+        """The flights of an event loop. Those of a loop that was closed in mid-flight are dropped here."""
+        table = self._tables.get(loop)
+        if table is None:
+            for other in [each for each in self._tables if each.is_closed()]:
+                del self._tables[other]
+            table = self._tables[loop] = {}
+        return table
+
+    async def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        from asyncio import get_running_loop
+
+        loop = get_running_loop()
+        current = inside.get()
+        while True:
+            with self._lock:
+                value = memo.peek(key, MISSING)  # it may have been stored since the miss
+                if value is not MISSING:
+                    memo.joined()
+                    return value
+                table = self._table(loop)
+                flight = table.get(key)
+                leads = flight is None
+                if flight is None:
+                    flight = table[key] = TaskFlight()
+            if not flight.enter(current):
+                # Inside a flight of the same key, or one that waits for us: to wait would be for ever.
+                value = await self._function(*args, **kwargs)
+                self._store(memo, key, table, flight, value)
+                return value
+            try:
+                if leads:
+                    context = copy_context()
+                    context.run(inside.set, flight)
+                    run = self._run(memo, key, table, flight, args, kwargs)
+                    flight.task = loop.create_task(run, context=context)
+                await flight.wait()
+            finally:
+                flight.leave(current)
+                if flight.abandoned:
+                    self._drop(key, table, flight)  # at once: a call that comes while it winds down starts afresh
+                    if flight.task is not None:
+                        flight.task.cancel()
+            if not flight.handed_over:
+                if not leads:
+                    memo.joined()
+                return flight.result()
+
+    async def _run(
+        self, memo: Memo, key: CallKey, table: dict[CallKey, TaskFlight], flight: TaskFlight, args: Any, kwargs: Any
+    ) -> None:
+        try:
+            value = await self._function(*args, **kwargs)
+        except BaseException as error:
+            self._drop(key, table, flight)
+            flight.fail(error)
+            if not isinstance(error, Exception):
+                raise  # a cancellation, or what ends the loop
+            del flight  # else the error, this frame in its traceback and the flight would keep each other alive
+            return  # all who wait get it; the loop has nothing to report
+        try:
+            self._store(memo, key, table, flight, value)
+        finally:
+            self._drop(key, table, flight)
+            flight.succeed(value)
+
+    def _store(
+        self, memo: Memo, key: CallKey, table: dict[CallKey, TaskFlight], flight: TaskFlight, value: Any
+    ) -> None:
+        with self._lock:
+            if table.get(key) is flight:
+                memo.add(key, value)
+
+    def _drop(self, key: CallKey, table: dict[CallKey, TaskFlight], flight: TaskFlight) -> None:
+        with self._lock:
+            if table.get(key) is flight:
+                del table[key]
+
+
+class SeparateAsyncRuns:
+    """The runs of an `async def` without single flight: every miss awaits the function itself."""
+
+    def __init__(self, function: Callable[..., Awaitable[Any]]) -> None:
+        self._function = function
+        self._forgotten = 0  # how often something was forgotten; a run during which that happened isn't stored
+
+    def forget(self, key: CallKey) -> None:
+        """Don't store the result of any run that is under way."""
+        self._forgotten += 1
+
+    def forget_all(self) -> None:
+        """Don't store the result of any run that is under way."""
+        self._forgotten += 1
+
+    async def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        forgotten = self._forgotten
+        value = await self._function(*args, **kwargs)
+        if self._forgotten == forgotten:
+            memo.add(key, value)
+        return value
+
+
+class WithInstance:
+    """Puts an instance, held weakly, before the arguments of a call: of a run, or (`runs` being the function) of a call."""
+
+    def __init__(self, reference: Callable[[], Any], runs: Any) -> None:
+        self._reference = reference
+        self._runs = runs
+
+    def forget(self, key: CallKey) -> None:
+        self._runs.forget(key)
+
+    def forget_all(self) -> None:
+        self._runs.forget_all()
+
+    def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._runs(memo, key, (self._reference(), *args), kwargs)
+
+
+async def ready(value: Any) -> Any:
+    """What a hit of a cached `async def` returns, called: the quickest awaitable there is for a value at hand."""
+    return value
+
+
+# In a child process the threads that led flights are gone, and a lock may be held by one of them.
+_tables: WeakSet[Runs | AsyncRuns] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for table in list(_tables):
+        table._start_afresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
