@@ -39,7 +39,7 @@ cdef class TTLCache(LRUCache):
     cdef double seconds(self, double span) noexcept
     cdef bint is_void(self, Node node) noexcept
     cdef double next_deadline(self) noexcept
-    cdef int sweep_until(self, double now, list gone) except -1
+    cdef Py_ssize_t sweep_until(self, double now, list gone, Py_ssize_t most=?) except -1
     cdef uint32_t batch_from_list(self, double now, uint32_t* batch) noexcept
     cdef uint32_t batch_from_heap(self, double now, uint32_t* batch) noexcept
     cdef int push(self, uint32_t s, double deadline) except -1

@@ -17,6 +17,9 @@ from ._links cimport move_to_front
 from ._lru cimport EXPIRE, ITEM_ACCESS, LRUCache
 from ._table cimport Contents, Entry, Table, home, lookup
 
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+
 from .errors import ConfigurationError
 
 cdef enum:
@@ -238,13 +241,14 @@ cdef class TTLCache(LRUCache):
             deadline = self.heap[0].deadline
         return deadline
 
-    cdef int sweep_until(self, double now, list gone) except -1:
-        """Remove what expires by `now`, earliest first."""
+    cdef Py_ssize_t sweep_until(self, double now, list gone, Py_ssize_t most=PY_SSIZE_T_MAX) except -1:
+        """Remove what expires by `now`, earliest first, until `most` entries or a few more are gone; how many are."""
+        cdef Py_ssize_t removed = 0
         cdef uint32_t[BATCH] batch
         cdef Entry[BATCH] entries
         cdef uint32_t i, n
         cdef double first_of_list, first_of_heap
-        while self.used:
+        while self.used and removed < most:
             first_of_list = self.expiry[self.expiry[0].next].deadline if self.expiry[0].next else INFINITY
             first_of_heap = self.heap[0].deadline if self.heap_size else INFINITY
             if min(first_of_list, first_of_heap) > now:
@@ -259,9 +263,10 @@ cdef class TTLCache(LRUCache):
             for i in range(n):
                 entries[i] = self.take(batch[i])
             self.expirations += n
+            removed += n
             # Only now, with everything in order, what may run code.
             self.drop_all(entries, n, "expired", gone)
-        return 0
+        return removed
 
     cdef uint32_t batch_from_list(self, double now, uint32_t* batch) noexcept:
         cdef uint32_t n = 0
@@ -447,6 +452,22 @@ cdef class TTLCache(LRUCache):
             section_end(&section)
         self.notify(gone)
         return [(key, value) for key, value, _ in gone]
+
+    def _sweep(self, most):
+        """Remove up to about `most` expired entries; how many were removed. For the janitor, which goes in small steps."""
+        cdef list gone = self.listener()
+        cdef Py_ssize_t removed = 0
+        cdef Section section
+        self.tick()
+        section_begin(&section, self)
+        try:
+            if self.used and self.next_deadline() <= self.now:
+                removed = self.sweep_until(self.now, gone, most)
+        finally:
+            section_end(&section)
+        if gone:
+            self.notify(gone)
+        return removed
 
     @property
     def ttl(self):

@@ -1,0 +1,144 @@
+"""The janitor: one daemon thread that sweeps all caches of the process which asked for it.
+
+It holds weak references only, so a dropped cache is collected as if it weren't there. The thread starts with the first cache
+that has something to expire, ends with the last, and starts anew in a forked child. It must never keep the interpreter
+from exiting, and nothing that a cache's callback raises may end it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from time import monotonic, sleep
+from types import SimpleNamespace
+from weakref import ref
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    class Sweepable(Protocol):
+        def _sweep(self, most: int) -> int: ...
+
+
+__all__ = ["Janitor", "janitor"]
+
+STEP = 1000  # entries removed at a time, some 0.2 ms: other threads get their turn in between
+
+
+class Janitor:
+    """Removes the expired entries of each of its caches every so many seconds.
+
+    Thread-safe. `clock` tells the time in seconds; `sweep_due` is what the thread does, and can be called without it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        # A plain lock would do, but garbage collection may run `forget` in the very thread that holds it.
+        self._changed = threading.Condition(threading.RLock())
+        self._charges: dict[int, tuple[ref[Sweepable], float, float]] = {}  # by id: cache, interval, when it is due
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread exists."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def take_on(self, cache: Sweepable, interval: float) -> None:
+        """Sweep a cache every `interval` seconds from now on, until it is collected or given up."""
+        identity = id(cache)
+        charge = ref(cache, lambda _: self.forget(identity))
+        with self._changed:
+            self._charges[identity] = (charge, interval, self._clock() + interval)
+            self._start()
+            self._changed.notify()
+
+    def give_up(self, cache: Sweepable) -> None:
+        """Sweep a cache no more."""
+        self.forget(id(cache))
+
+    def forget(self, identity: int) -> None:
+        with self._changed:
+            self._charges.pop(identity, None)
+            if not self._charges:
+                self._changed.notify()  # the thread may end
+
+    def sweep_due(self) -> float | None:
+        """Sweep the caches whose time has come. Returns the seconds until the next is due, None without any."""
+        now = self._clock()
+        with self._changed:
+            due = [identity for identity, (_, _, when) in self._charges.items() if when <= now]
+        for identity in due:
+            with self._changed:
+                charge = self._charges.get(identity)
+                cache = charge[0]() if charge else None
+                if charge is None or cache is None:
+                    continue
+                self._charges[identity] = (charge[0], charge[1], now + charge[1])
+            _sweep(cache)
+            del cache, charge
+        with self._changed:
+            if not self._charges:
+                return None
+            return max(0.0, min(when for _, _, when in self._charges.values()) - self._clock())
+
+    def _start(self) -> None:
+        if self.running:
+            return
+        thread = threading.Thread(target=self._work, name="fastcache-janitor", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return  # the interpreter is shutting down, or has no thread to spare: the next cache to be taken on tries again
+        self._thread = thread
+
+    def _work(self) -> None:
+        while True:
+            wait = self.sweep_due()
+            with self._changed:
+                if not self._charges:
+                    self._thread = None
+                    return
+                if wait:
+                    self._changed.wait(min(wait, threading.TIMEOUT_MAX))
+
+    def _after_fork_in_child(self) -> None:
+        charges = self._charges
+        self._start_afresh()
+        self._charges = charges
+        if charges:
+            self._start()
+
+
+def _sweep(cache: Sweepable) -> None:
+    removed = STEP
+    while removed >= STEP:
+        try:
+            removed = cache._sweep(STEP)
+        except BaseException as error:  # of on_evict; what expired is gone all the same
+            _report(error, cache)
+        sleep(0)
+
+
+def _report(error: BaseException, cache: object) -> None:
+    """Hand an error to `sys.unraisablehook`: there is no caller to raise it to."""
+    sys.unraisablehook(
+        SimpleNamespace(  # type: ignore[arg-type]
+            exc_type=type(error),
+            exc_value=error,
+            exc_traceback=error.__traceback__,
+            err_msg="Exception ignored while the janitor swept",
+            object=cache,
+        )
+    )
+
+
+janitor = Janitor()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=janitor._after_fork_in_child)

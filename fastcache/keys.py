@@ -1,0 +1,76 @@
+"""Keys as text: Redis's glob patterns on them.
+
+Nothing here touches a cache.
+"""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["escape_glob", "glob_matcher"]
+
+
+def escape_glob(text: str) -> str:
+    """The pattern that matches just this text."""
+    return re.sub(r"([*?\[\]^\\])", r"\\\1", text)
+
+
+def glob_matcher(pattern: str) -> Callable[[str], object]:
+    """A function that tells whether a whole key matches a pattern, as Redis's `KEYS` and `SCAN MATCH` would.
+
+    `*` any run of characters, `?` one character, `[abc]`, `[a-z]` one of a set, `[^a]` none of it, `\\` the next character
+    itself. Case counts. An unclosed set ends with the pattern, `[]` matches nothing. (Redis counts bytes; here `?` and a set
+    stand for one character.) The source is `stringmatchlen` in Redis's util.c.
+
+    Matching takes at most the length of the key for each star: what a star has matched is not tried again longer (an atomic
+    group), which is right, because the part after a star may as well begin at its first occurrence.
+    """
+    parts: list[str] = [""]
+    i, n = 0, len(pattern)
+    while i < n:
+        char = pattern[i]
+        i += 1
+        if char == "*":
+            if parts[-1] or len(parts) == 1:
+                parts.append("")
+        elif char == "?":
+            parts[-1] += "."
+        elif char == "[":
+            expression, i = _set(pattern, i)
+            parts[-1] += expression
+        else:
+            if char == "\\" and i < n:
+                char = pattern[i]
+                i += 1
+            parts[-1] += re.escape(char)
+    first, *rest = parts
+    if rest:
+        *middle, last = rest
+        first += "".join(f"(?>.*?{part})" for part in middle) + ".*" + last
+    return re.compile(first, re.DOTALL).fullmatch
+
+
+def _set(pattern: str, i: int) -> tuple[str, int]:
+    """The regular expression of a set whose `[` ends before i, and where the pattern goes on."""
+    n = len(pattern)
+    negated = pattern.startswith("^", i)
+    i += negated
+    members = ""
+    while i < n and pattern[i] != "]":
+        if pattern[i] == "\\" and i + 1 < n:
+            members += re.escape(pattern[i + 1])
+            i += 2
+        elif pattern.startswith("-", i + 1) and i + 2 < n:
+            low, high = sorted((pattern[i], pattern[i + 2]))
+            members += f"{re.escape(low)}-{re.escape(high)}"
+            i += 3
+        else:
+            members += re.escape(pattern[i])
+            i += 1
+    if not members:
+        return ("." if negated else "(?!)"), i + 1
+    return f"[{'^' if negated else ''}{members}]", i + 1
