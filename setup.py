@@ -29,7 +29,7 @@ if sanitize:
     compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
     link_args += [f"-fsanitize={sanitize}"]
 
-# Every source is a dependency of every module: the .pxd files hold inline code, and what is listed here is in the sdist.
+# Every source is a dependency of every module: the .pxd files hold inline code, and what is listed is in the sdist.
 sources = sorted(glob("src/fastcache/*.pyx"))
 depends = sorted(glob("src/fastcache/*.p[yx][xd]") + glob("src/fastcache/*.h"))
 extensions = [

@@ -1,0 +1,69 @@
+# One command each: make demo | test | bench. `make help` lists the rest.
+# The environment is made in .venv with $(PYTHON); the extension is rebuilt when a source under src/ changed.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ROWS   ?=
+ARGS   ?=
+
+SOURCES := $(wildcard src/fastcache/*.pyx src/fastcache/*.pxd src/fastcache/*.h) setup.py
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+PY := $(BIN)/python
+# Tools start each other by name (cython-lint: pycodestyle).
+export PATH := $(abspath $(BIN)):$(PATH)
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint types build clean pytest
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) ROWS=\"words\" (bench: only these rows) ARGS=\"...\" (test: for pytest)"
+
+demo: $(VENV)/.built ## the main job on real input, in under a minute after the build
+	@$(PY) -m fastcache
+
+test: lint types pytest ## lint, types and all tests, those against a Redis server of their own included
+
+pytest: $(VENV)/.built
+	@tools/ensure-redis-server
+	$(PY) -m pytest tests $(ARGS)
+
+bench: $(VENV)/.built ## one table of ratios against functools and the peers
+	@$(PY) benches/compare.py $(ROWS)
+
+lint: $(VENV)/.built ## ruff and cython-lint
+	$(PY) -m ruff check .
+	$(BIN)/cython-lint src
+
+types: $(VENV)/.built ## mypy --strict and pyright
+	$(PY) -m mypy
+	$(PY) -m pyright --pythonpath $(PY)
+
+build: $(VENV)/.built ## an sdist, and a wheel built from it, in dist/
+	rm -rf dist
+	$(PY) -m build
+
+clean: ## remove all that was built, the environment too
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*
+	rm -f fastcache/*.so fastcache/*.pyd
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: an environment with what building needs, then the project in it with all that it's tested with.
+
+$(VENV)/.made:
+	@tools/check-python $(PYTHON)
+	@echo "Making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade pip
+	@$(PIP) install --upgrade "setuptools>=77" "cython>=3.1,<4" wheel
+	@touch $@
+
+$(VENV)/.built: $(SOURCES) pyproject.toml $(VENV)/.made
+	@echo "Building the extension and installing what the project needs"
+	@PYTHONWARNINGS=ignore $(PIP) install --no-build-isolation --editable ".[dev]"
+	@touch $@
