@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
     from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
+    from fastcache._method import MethodMemo
+
     P = ParamSpec("P")
     R = TypeVar("R")
 
@@ -85,8 +87,8 @@ def lru_cache(  # noqa: F811 (ruff doesn't see through the stand-in for `overloa
         the call by, any hashable.
 
     On an `async def` the awaited result is remembered, never a coroutine. A shared run is a task of its own: a caller's
-    cancellation concerns that caller alone, and only with the last of them gone is the run cancelled, too. The wrapper may be
-    used from any number of event loops and threads; runs are shared within one loop.
+    cancellation concerns that caller alone, and only with the last of them gone is the run cancelled, too. The wrapper may
+    be used from any number of event loops and threads; runs are shared within one loop.
 
     With shared runs, and on an `async def`, a `cache_clear` or `cache_invalidate` during a run means that its result goes to
     its callers and is not stored.
@@ -137,8 +139,9 @@ def cache(function: Callable[P, R], /) -> Memo[P, R]:
     return lru_cache(maxsize=None)(function)
 
 
-    def decorate(function: Callable[P, R], /) -> Memo[P, R]:
-        return _decorated(function, single_flight, per_instance, dict(options))
+def _decorated(
+    function: Callable[P, R], single_flight: bool | None, per_instance: bool, options: dict[str, Any]
+) -> Memo[P, R]:
     if not callable(function):
         raise TypeError(f"lru_cache decorates functions, not {function!r}")
     is_async = _is_async(function)
@@ -146,8 +149,41 @@ def cache(function: Callable[P, R], /) -> Memo[P, R]:
     if is_async:
         from fastcache.runs import AsyncRuns, SeparateAsyncRuns, ready
 
-    def decorate(function: Callable[P, R], /) -> Memo[P, R]:
-        return _decorated(function, single_flight, per_instance, dict(options))
+        options["ready"] = ready
+        new_runs = SeparateAsyncRuns if single_flight is False else AsyncRuns
+    elif single_flight:
+        from fastcache.runs import Runs
+
+        new_runs = Runs
+
+    memo: Any
+    if per_instance:
+        memo = _memo_per_instance(function, new_runs, options)
+    else:
+        memo = Memo(function, runs=new_runs and new_runs(function), **options)
+    update_wrapper(memo, function)
+    if is_async:
+        _mark_async(memo)
+    return memo  # type: ignore[no-any-return]
+
+
+def _memo_per_instance(function: Callable[..., Any], new_runs: Any, options: dict[str, Any]) -> MethodMemo:
+    from fastcache._method import MethodMemo
+
+    def new_memo(reference: Callable[[], Any]) -> Memo:
+        # Whoever calls holds the instance, so the reference is alive whenever one of these asks it.
+        if new_runs is not None:
+            from fastcache.runs import WithInstance
+
+            return Memo(function, runs=WithInstance(reference, new_runs(function)), **options)
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return function(reference(), *args, **kwargs)
+
+        return Memo(method, **options)
+
+    parameters = Memo(function, **options).cache_parameters()
+    return MethodMemo(new_memo, {**parameters, "per_instance": True})
 
 
 def _is_async(function: Any) -> bool:
@@ -158,7 +194,7 @@ def _is_async(function: Any) -> bool:
     if not isinstance(function, FunctionType) and not hasattr(function, "__code__"):
         if getattr(function, "_is_coroutine_marker", None) or getattr(function, "_is_coroutine", None):
             return True
-        function = getattr(type(function), "__call__", function)
+        function = getattr(type(function), "__call__", function)  # noqa: B004: not asked whether, but what is called
     code = getattr(function, "__code__", None)
     return bool(getattr(code, "co_flags", 0) & CO_COROUTINE) or hasattr(function, "_is_coroutine_marker")
 

@@ -1,4 +1,4 @@
-"""What a miss of `lru_cache` does where calls of one key share a run: tables of flights, one for threads, one per event loop.
+"""What a miss of `lru_cache` does where calls of one key share a run: tables of flights, for threads and per event loop.
 
 A table holds a flight only while it flies. Its lock is held to look into it and to store a result, never while the user's
 function runs and never while waiting. `forget` takes a flight out of the table: the run goes on for those who wait for it,
