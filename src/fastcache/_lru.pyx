@@ -214,11 +214,13 @@ cdef class LRUCache(Table):
         cdef bint stored = False
         if not self.weighted and self.limit == 0:
             raise ValueError("value too large")
-        self.prepare()
+        if self.expiring:
+            self.prepare()
         while not stored:
             section_begin(&section, self)
             try:
-                self.sweep(gone)
+                if self.expiring:
+                    self.sweep(gone)
                 if self.weighted:
                     stored = self.try_store_weighted(k, hash, v, weight, ttl, gone)
                 else:
@@ -242,7 +244,8 @@ cdef class LRUCache(Table):
             INCREF(value)
             self.slots[s].value = value
             DECREF(<PyObject*>old_value)
-            self.stamp(s, ttl)
+            if self.expiring:
+                self.stamp(s, ttl)
             if gone is not None:
                 gone.append((<object>key, old_value, "replaced"))
             return True
@@ -257,7 +260,8 @@ cdef class LRUCache(Table):
         INCREF(key)
         INCREF(value)
         s = place(self, key, hash, value)
-        self.stamp(s, ttl)
+        if self.expiring:
+            self.stamp(s, ttl)
         if old.key != NULL:
             self.drop(old, "evicted", gone)
         return True
@@ -458,10 +462,24 @@ cdef class LRUCache(Table):
 
     def get(self, key, default=None):
         """The value of a key, now most recently used; `default` when absent (`__missing__` is not asked). O(1)."""
+        cdef PyObject* k = <PyObject*>key
+        cdef Py_hash_t hash
+        cdef Py_ssize_t s
+        cdef Section section
         if self.overrides & ITEM_ACCESS:
             return self[key] if key in self else default
-        value = self.read(key, True)
-        return default if value is ABSENT else value
+        hash = key_hash(k)
+        section_begin(&section, self)
+        try:
+            s = lookup(self, k, hash)
+            if s:
+                move_to_front(self.slots, s)
+                self.hits += 1
+                return <object>self.slots[s].value
+            self.misses += 1
+            return default
+        finally:
+            section_end(&section)
 
     def peek(self, key, default=None):
         """The value of a key without counting as use: neither order nor counters change. O(1)."""
