@@ -1,0 +1,437 @@
+"""`lru_cache` and `cache` as decorators: options, counters, the wrapper and its methods, classes, errors, recursion.
+
+What makes two calls the same call: test_memo_keys.py."""
+
+import copy
+import functools
+import gc
+import inspect
+import pickle
+import sys
+import types
+import weakref
+
+import pytest
+
+from fastcache import CacheInfo, cache, lru_cache
+
+
+class Counted:
+    """A function that counts its runs and returns its arguments."""
+
+    def __init__(self):
+        self.runs = 0
+
+    def __call__(self, /, *args, **kwargs):
+        self.runs += 1
+        return args, kwargs
+
+
+@lru_cache
+def module_level(x):
+    """Here for pickling."""
+    return x
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("decorate", "parameters"),
+    [
+        (lru_cache, {"maxsize": 128, "typed": False}),
+        (lru_cache(), {"maxsize": 128, "typed": False}),
+        (lru_cache(5), {"maxsize": 5, "typed": False}),
+        (lru_cache(5, True), {"maxsize": 5, "typed": True}),
+        (lru_cache(maxsize=None, typed=1), {"maxsize": None, "typed": True}),
+        (lru_cache(-3), {"maxsize": 0, "typed": False}),
+        (lru_cache(True), {"maxsize": 1, "typed": False}),
+        (lru_cache(2**100), {"maxsize": 2**100, "typed": False}),
+        (lambda f: lru_cache(f, True), {"maxsize": 128, "typed": True}),
+        (cache, {"maxsize": None, "typed": False}),
+    ],
+)
+def test_options_are_shown_and_obeyed(decorate, parameters):
+    """cache_parameters() and cache_info() tell the options, in a fresh dict each time, and caching obeys them."""
+    run = Counted()
+    f = decorate(run)
+    assert f.cache_parameters() == parameters
+    f.cache_parameters()["maxsize"] = "changed"
+    assert f.cache_parameters() == parameters
+    assert f.cache_info() == (0, 0, parameters["maxsize"], 0)
+    for i in range(200):
+        f(i), f(i)
+    bound = parameters["maxsize"]
+    assert run.runs == (400 if bound == 0 else 200)
+    assert f.cache_info().currsize == min(200, 200 if bound is None else bound)
+    f._check()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: lru_cache("5"), "maxsize must be an int or None (or the function to decorate), not '5'"),
+        (lambda: lru_cache(2.5), "maxsize must be an int or None (or the function to decorate), not 2.5"),
+        (lambda: lru_cache([])(len), "maxsize must be an int or None (or the function to decorate), not []"),
+        (lambda: lru_cache(key=3), "key must be a function of the call's arguments, not 3"),
+        (lambda: lru_cache(key=len, typed=True), "typed has no effect together with key: let key put the types in"),
+        (lambda: lru_cache(5)(3), "lru_cache decorates functions, not 3"),
+        (lambda: cache(None), "lru_cache decorates functions, not None"),
+    ],
+)
+def test_options_wrong_are_type_errors(wrong, message):
+    """At decoration, not at the first call, and the message shows the value."""
+    with pytest.raises(TypeError) as caught:
+        wrong()
+    assert message in str(caught.value)
+
+
+def test_option_key_decides():
+    """`key` gets the call's arguments and says what the call is remembered by."""
+    run = Counted()
+    f = lru_cache(key=lambda name, *rest, **options: name.lower())(run)
+    assert f("A", 1) == (("A", 1), {})
+    assert f("a", 2, x=[]) == (("A", 1), {})
+    assert f.cache_contains("a")
+    assert f.cache_invalidate("A", unhashable=[])
+    assert not f.cache_contains("a")
+    with pytest.raises(AttributeError):
+        f(3)
+    bad = lru_cache(key=lambda x: [x])(run)
+    for call in (bad, bad.cache_contains, bad.cache_invalidate):
+        with pytest.raises(TypeError, match="unhashable type: 'list'"):
+            call(1)
+    assert bad.cache_info() == (0, 0, 128, 0)
+    assert run.runs == 1
+
+
+@pytest.mark.parametrize("key", [lambda x: x, lambda x: (x,), lambda x: None, lambda x: 1.5, lambda x: frozenset([x])])
+def test_option_key_may_return_anything_hashable(key):
+    """An int, a tuple, None, a float, a set: each is just a key."""
+    f = lru_cache(maxsize=4, key=key)(str)
+    assert [f(1), f(1)] == ["1", "1"]
+    assert f.cache_info() == (1, 1, 4, 1)
+    f._check()
+
+
+# Counters and the wrapper's own methods
+
+
+def test_order_is_least_recently_used():
+    """A hit makes a call the most recent; cache_contains() doesn't, and neither counts."""
+    f = lru_cache(maxsize=3)(Counted())
+    f(1), f(2), f(3), f(1)
+    assert f.cache_contains(2)
+    f(4)
+    assert [f.cache_contains(i) for i in (1, 2, 3, 4)] == [True, False, True, True]
+    assert f.cache_info() == CacheInfo(hits=1, misses=4, maxsize=3, currsize=3)
+
+
+@pytest.mark.parametrize("maxsize", [None, 10])
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((), {}),
+        ((1,), {}),
+        (("x",), {}),
+        ((2.5,), {}),
+        ((1, "x"), {}),
+        ((), {"self": 1, "args": 2, "key": 3}),
+        ((1,), {"x": 2}),
+    ],
+)
+def test_invalidate_and_contains_name_a_call(maxsize, typed, args, kwargs):
+    """Any call can be looked for and forgotten, whatever its keywords are called; others stay."""
+    run = Counted()
+    f = lru_cache(maxsize, typed)(run)
+    f("other")
+    assert not f.cache_contains(*args, **kwargs)
+    assert not f.cache_invalidate(*args, **kwargs)
+    assert f(*args, **kwargs) == (args, kwargs)
+    assert f.cache_contains(*args, **kwargs) is True
+    assert f.cache_invalidate(*args, **kwargs) is True
+    assert f.cache_invalidate(*args, **kwargs) is False
+    assert f.cache_contains(*args, **kwargs) is False
+    assert f.cache_contains("other")
+    f(*args, **kwargs)
+    assert run.runs == 3
+    assert f.cache_info() == (0, 3, maxsize, 2)
+    f._check()
+
+
+def test_clear_forgets_results_and_counters():
+    """Everything runs again afterwards."""
+    run = Counted()
+    f = lru_cache(None)(run)
+    for i in range(100):
+        f(i), f(i)
+    f.cache_clear()
+    assert f.cache_info() == (0, 0, None, 0)
+    f(1)
+    assert run.runs == 101
+
+
+def test_maxsize_zero_counts_misses_only():
+    """Nothing is kept and nothing is hashed, as in functools: unhashable arguments pass."""
+    f = lru_cache(0)(Counted())
+    assert f([1], x={}) == (([1],), {"x": {}})
+    f(1), f(1)
+    assert f.cache_info() == (0, 3, 0, 0)
+    assert not f.cache_contains(1)
+
+
+def test_values_are_the_very_objects():
+    """The result itself is returned each time, None and exceptions as values included."""
+    results = {1: [], 2: None, 3: ValueError("a value"), 4: NotImplemented}
+    f = lru_cache(results.__getitem__)
+    for key, value in results.items():
+        assert f(key) is value
+        assert f(key) is value
+    assert f.cache_info().hits == 4
+
+
+# As a callable
+
+
+def test_wrapper_is_dressed_as_the_function():
+    """Name, docs, annotations, signature and attributes are the function's; __wrapped__ is the function."""
+
+    def f(a, /, b: int = 2, *, c="c") -> str:
+        """Doc."""
+
+    f.attribute = "kept"
+    wrapper = lru_cache(f)
+    for name in functools.WRAPPER_ASSIGNMENTS:
+        assert getattr(wrapper, name) == getattr(f, name)
+    assert inspect.signature(wrapper) == inspect.signature(f)
+    assert wrapper.__wrapped__ is f
+    assert wrapper.attribute == "kept"
+    assert callable(wrapper)
+    assert inspect.isroutine(wrapper.cache_info)
+    assert "test_wrapper_is_dressed_as_the_function.<locals>.f" in repr(wrapper)
+    for method, text in [("cache_info", "()"), ("cache_clear", "()"), ("cache_parameters", "()")]:
+        assert str(inspect.signature(getattr(wrapper, method))) == text
+    for method in ("cache_invalidate", "cache_contains"):
+        assert str(inspect.signature(getattr(wrapper, method))) == "(*args, **kwargs)"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f: type(f).__call__(f, 1, k=2),
+        lambda f: f.__call__(1, k=2),
+        lambda f: functools.partial(f, 1)(k=2),
+        lambda f: functools.partial(f, 1, k=2)(),
+        lambda f: functools.partial(f, k=2)(1),
+        lambda f: f(*[1], **dict(k=2)),  # noqa: C408
+        lambda f: lru_cache(f)(1, k=2),
+        lambda f: types.MethodType(f, 1)(k=2),
+        lambda f: next(map(functools.partial(f, k=2), [1])),
+    ],
+)
+def test_wrapper_can_be_called_every_way(call):
+    """tp_call, vectorcall, through a partial, a method or another cache: one and the same call."""
+    run = Counted()
+    f = lru_cache(run)
+    assert f(1, k=2) == call(f) == ((1,), {"k": 2})
+    assert run.runs == 1
+
+
+def test_wrapper_maps_and_sorts():
+    """C code of the interpreter calls it well."""
+    f = lru_cache(maxsize=2)(lambda x: -x)
+    assert list(map(f, [1, 2, 1, 3])) == [-1, -2, -1, -3]
+    assert sorted([1, 2, 3], key=f) == [3, 2, 1]
+    assert list(filter(f, [0, 1])) == [1]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_wrapper_pickles_by_name(protocol):
+    """Pickle finds the very wrapper again; copies are the wrapper itself; what has no name can't be pickled."""
+    assert pickle.loads(pickle.dumps(module_level, protocol)) is module_level
+    assert copy.copy(module_level) is copy.deepcopy(module_level) is module_level
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(lru_cache(lambda: 1), protocol)
+
+
+def test_wrapper_is_final_with_attributes_and_weak_references():
+    """No subclasses, as functools; attributes and weak references, as a function."""
+    f = lru_cache(lambda: 1)
+    with pytest.raises(TypeError, match="not an acceptable base type"):
+        type("Sub", (type(f),), {})
+    f.note = 1
+    assert f.__dict__["note"] == 1
+    reference = weakref.ref(f)
+    del f
+    gc.collect()
+    assert reference() is None
+
+
+# In a class
+
+
+def test_method_is_cached_per_instance():
+    """self is the first argument of the call; the cache is the class's."""
+
+    class A:
+        @lru_cache(maxsize=10)
+        def m(self, x, y=0):
+            return self, x, y
+
+    a, b = A(), A()
+    assert a.m(1) == (a, 1, 0)
+    assert a.m(1) == A.m(a, 1) == a.m.__func__(a, 1)
+    assert b.m(1) == (b, 1, 0)
+    assert A.m.cache_info() == a.m.cache_info() == (3, 2, 10, 2)
+    assert A.m.cache_invalidate(a, 1)
+    assert not a.m.cache_contains(a, 1)
+    assert A.m.cache_contains(b, 1)
+    bound = a.m
+    assert bound(2) is bound(2)
+    assert bound.__self__ is a
+    assert isinstance(bound, types.MethodType)
+    assert A.__dict__["m"].__get__(None, A) is A.m
+
+
+def test_static_and_class_methods_are_cached():
+    """In either order of the decorators that Python allows."""
+
+    class A:
+        runs = 0
+
+        @staticmethod
+        @lru_cache
+        def s(x):
+            A.runs += 1
+            return x
+
+        @classmethod
+        @lru_cache
+        def c(cls, x):
+            A.runs += 1
+            return cls, x
+
+        @property
+        @lru_cache
+        def p(self):
+            A.runs += 1
+            return self
+
+    class B(A):
+        pass
+
+    a = A()
+    assert A.s(1) == a.s(1) == B.s(1) == 1
+    assert A.c(1) == a.c(1) == (A, 1)
+    assert B.c(1) == (B, 1)
+    assert a.p is a.p is a
+    assert A.runs == 4
+
+
+def test_descriptor_needs_no_owner():
+    """__get__ binds to any instance but None."""
+    f = lru_cache(lambda *args: args)
+    assert f.__get__(5, int)(6) == (5, 6)
+    assert f.__get__(None, int) is f
+
+
+# Errors
+
+
+@pytest.mark.parametrize("maxsize", [None, 3])
+def test_exceptions_pass_and_are_not_remembered(maxsize):
+    """The function's exception arrives as raised, without context; the miss counts; the next call runs again."""
+    run = Counted()
+
+    @lru_cache(maxsize)
+    def f(x):
+        run()
+        raise LookupError(x)
+
+    for _ in range(2):
+        with pytest.raises(LookupError) as caught:
+            f(1)
+        assert caught.value.__context__ is None
+    assert run.runs == 2
+    assert f.cache_info() == (0, 2, maxsize, 0)
+    f._check()
+
+
+@pytest.mark.parametrize("args", [([],), (1, []), ((1, []),), ({},)])
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("maxsize", [None, 3])
+def test_unhashable_arguments_leave_no_trace(args, typed, maxsize):
+    """TypeError; the function isn't run; counters, entries and reference counts are as before, by keyword too."""
+    run = Counted()
+    f = lru_cache(maxsize, typed)(run)
+    f(1)
+    counts = [sys.getrefcount(each) for each in args]
+    for _ in range(50):
+        for call in (f, f.cache_contains, f.cache_invalidate):
+            with pytest.raises(TypeError, match="unhashable type"):
+                call(*args)
+            with pytest.raises(TypeError, match="unhashable type"):
+                call(1, keyword=args[-1])
+    assert [sys.getrefcount(each) for each in args] == counts
+    assert (run.runs, f.cache_info()) == (1, (0, 1, maxsize, 1))
+    f._check()
+
+
+def test_wrong_arguments_are_the_function_s_error():
+    """A call that doesn't fit the signature raises what the function raises, and isn't remembered."""
+    f = lru_cache(lambda x: x)
+    with pytest.raises(TypeError, match="positional argument"):
+        f()
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        f(y=1)
+    assert f.cache_info() == (0, 2, 128, 0)
+
+
+# Recursion
+
+
+def test_recursion_through_the_cache():
+    """A recursive function is computed once per argument."""
+
+    @cache
+    def fib(n):
+        return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+    assert fib(150) == 9969216677189303386214405760200
+    assert fib.cache_info() == (148, 151, None, 151)
+
+
+@pytest.mark.parametrize("maxsize", [None, 128, 0])
+def test_recursion_without_end_is_a_recursion_error(maxsize, run_script):
+    """RecursionError and no crash, for Python functions and for C functions that recurse through the wrapper alone."""
+    run_script(
+        f"""
+import functools, operator
+from fastcache import lru_cache
+
+@lru_cache({maxsize})
+def endless(n):
+    return endless(n + 1)
+
+class Loop:                         # operator.index calls __index__ from C, over and over
+    @lru_cache({maxsize})
+    def __index__(self):
+        return operator.index(Loop())
+
+through_c = lru_cache({maxsize})(lambda n: list(map(through_c, [n + 1])))
+bare = lru_cache({maxsize})(functools.partial(lambda n: bare(n + 1)))
+only_c = lru_cache({maxsize}, key=lambda *a: object())(operator.call)
+for call in (lambda: endless(0), lambda: operator.index(Loop()), lambda: through_c(0), lambda: bare(0),
+             lambda: only_c(only_c, *[only_c] * 100_000)):
+    try:
+        call()
+    except RecursionError:
+        pass
+    else:
+        raise SystemExit("no RecursionError")
+for f in (endless, Loop.__dict__["__index__"], through_c, bare, only_c):
+    f._check()
+    assert f.cache_info().currsize == 0, f.cache_info()
+"""
+    )
