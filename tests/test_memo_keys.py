@@ -193,7 +193,7 @@ def test_nan_is_found_by_identity():
 
 
 def test_mock_any_finds_nothing_by_equality():
-    """mock.ANY equals everything: unhashable, it is refused; given a hash, it hits what has that hash and nothing else."""
+    """mock.ANY equals everything: unhashable, it is refused; given a hash, it hits what has that hash."""
     f = lru_cache(lambda x, y: x)
     with pytest.raises(TypeError, match="unhashable"):
         f(mock.ANY, 1)

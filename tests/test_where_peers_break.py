@@ -1,4 +1,4 @@
-"""What makes other caches hang, crash, leak or lie. What could hang here runs in a thread, or an interpreter of its own."""
+"""What makes other caches hang, crash, leak or lie. What could hang runs in a thread of its own."""
 
 import gc
 import threading
@@ -103,7 +103,7 @@ def test_eq_may_use_the_cache(operation, action, maxsize):
 
 
 def test_eq_may_delete_and_insert_the_sought_key():
-    """The stored key's __eq__ removes that key and stores one equal to the sought: the store replaces it, none is double."""
+    """The stored key's __eq__ removes that key and stores the sought one: found, it isn't stored twice."""
     cache = LRUCache(10)
 
     def swap():
@@ -111,7 +111,7 @@ def test_eq_may_delete_and_insert_the_sought_key():
         cache.clear() if clear else cache.__delitem__(stored)
         cache[Key("sought")] = "early"
 
-    for clear in (False, True):
+    for clear in (False, True):  # noqa: B007 (swap reads it)
         cache.clear()
         stored = Key("stored", swap, times=1)
         cache[stored] = 0
@@ -360,7 +360,7 @@ def test_getsizeof_may_use_the_cache():
         if value == "clear":
             cache.clear()
         elif value == "fill":
-            cache.update({i: 1 for i in range(5)})
+            cache.update(dict.fromkeys(range(5), 1))
         elif value == "shrink":
             cache.resize(3)
         return 1
