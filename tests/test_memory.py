@@ -161,7 +161,7 @@ def test_cycle_is_collected(make):
 
 @pytest.mark.parametrize("weigh", [None, Weight])
 def test_collector_is_shown_each_reference_once(weigh):
-    """gc.get_referents tells exactly the keys, values and weights that are there: one too many would free live objects."""
+    """gc.get_referents tells the keys, values and weights that are there: one too many would free live objects."""
     cache = LRUCache(3, weigh)
     first, second, third = Node(), Node(), Node()
     cache[first] = second

@@ -1,4 +1,4 @@
-"""Many threads on one cache: never above its size, whole afterwards, exact counters. Switching is made as wild as it gets."""
+"""Many threads on one cache, switching as wildly as they can: never above its size, whole after, exact counters."""
 
 import sys
 import threading
