@@ -1,6 +1,6 @@
 """`LRUCache` as a mapping: construction, order of use, limit, resize.
 
-The other files: _views (iteration, equality, repr), _weights (getsizeof, on_evict), _subclass (and copies), _cachetools.
+Also: _views (iteration, equality, repr), _weights (getsizeof, on_evict), _subclass (and copies), _cachetools.
 """
 
 import math

@@ -356,13 +356,10 @@ def test_callback_that_inserts_stays_within_the_limit():
 def test_getsizeof_may_use_the_cache():
     """getsizeof() that empties, fills or resizes the cache it weighs for."""
 
+    acts = {"clear": lambda: cache.clear(), "fill": lambda: cache.update(a=1, b=2), "shrink": lambda: cache.resize(3)}
+
     def weigh(value):
-        if value == "clear":
-            cache.clear()
-        elif value == "fill":
-            cache.update(dict.fromkeys(range(5), 1))
-        elif value == "shrink":
-            cache.resize(3)
+        acts.get(value, int)()
         return 1
 
     cache = LRUCache(10, getsizeof=weigh)
