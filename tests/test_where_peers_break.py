@@ -14,17 +14,17 @@ def in_time(function, seconds=20):
 
     def run():
         try:
-            outcome.append((True, function()))
+            outcome.append((function(), None))
         except BaseException as error:
-            outcome.append((False, error))
+            outcome.append((None, error))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
     assert not thread.is_alive(), "it hangs"
-    succeeded, value = outcome[0]
-    if not succeeded:
-        raise value
+    value, error = outcome[0]
+    if error:
+        raise error
     return value
 
 
@@ -42,9 +42,6 @@ class Key:
             self.times -= 1
             self.during_eq()
         return isinstance(other, Key) and self.name == other.name
-
-    def __repr__(self):
-        return f"Key({self.name!r})"
 
 
 class Last:
