@@ -86,13 +86,16 @@ cdef class LRUCache(Table):
         if on_evict is not None and not callable(on_evict):
             raise TypeError(f"on_evict must be a function (key, value, cause) or None, not {on_evict!r}")
         check_maxsize(maxsize)
-        release_all(self.detach_all())
+        # What is released may use this cache: it finds it empty and with the new options.
+        cdef tuple replaced = (self._maxsize, self._bound, self._getsizeof, self._on_evict, self._total)
+        cdef Contents contents = self.detach_all()
         self.overrides = overrides
         self.weighted = getsizeof is not None or overrides & GETSIZEOF
         self._getsizeof = getsizeof
         self._on_evict = on_evict
         self._total = 0
         self.set_limit(maxsize)
+        release_all(contents)
         return 0
 
     cdef int set_limit(self, object maxsize) except -1:
@@ -584,7 +587,7 @@ cdef class LRUCache(Table):
 
     def resize(self, maxsize):
         """Change `maxsize`; the least recently used entries that no longer fit are evicted. O(entries evicted)."""
-        cdef list gone = self.listener()
+        cdef list gone = []         # keeps what goes until all of it has gone, with or without a listener
         cdef Section section
         cdef bint fits = False
         check_maxsize(maxsize)

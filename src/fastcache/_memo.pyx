@@ -435,7 +435,7 @@ cdef int matches_foreign(Memo self, uint32_t s, Call* call) except -2:
         equal = equal and PyObject_RichCompareBool(PyTuple_GET_ITEM(stored, i), call.args[i], Py_EQ)
     if equal and call.kwnames != NULL:
         equal = PyObject_RichCompareBool(PyTuple_GET_ITEM(stored, PyTuple_GET_SIZE(stored) - 1), call.kwnames, Py_EQ)
-    if self.moves != moves or (equal and self.slots[s].key != stored):
+    if self.moves != moves or self.slots[s].key != stored:
         return -1
     return equal
 
