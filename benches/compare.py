@@ -303,7 +303,7 @@ def lru_map() -> Iterator[Row]:
 def ttl_maps(per_entry: bool = False) -> dict[str, Any]:
     cachetools, cachebox, moka_py = map(rival, ("cachetools", "cachebox", "moka_py"))
     maps = {
-        "fastcache": fastcache.TTLCache(SMALL, 60),  # type: ignore[attr-defined]
+        "fastcache": fastcache.TTLCache(SMALL, 60),
         "cachetools": cachetools and cachetools.TTLCache(SMALL, 60),
         "cachebox": cachebox and cachebox.TTLCache(SMALL, 60),
         "cachebox VTTL": cachebox and cachebox.VTTLCache(SMALL, ttl=60),
@@ -379,7 +379,7 @@ BATCHES, EXPIRED = 12, 1_000
 
 def sweep_times(n: int, per_entry: bool) -> Callable[[], int]:
     """A function that times `expire()` of the next 1,000 entries among n live ones."""
-    cache = fastcache.TTLCache(None, 3600)  # type: ignore[attr-defined]
+    cache = fastcache.TTLCache(None, 3600)
     moments = []
     keys = list(range(n + BATCHES * EXPIRED))
     random.Random(1).shuffle(keys)

@@ -130,7 +130,7 @@ def time_to_live() -> None:
     def note(key: str, value: object, cause: str) -> None:
         gone.append(f"{key} {cause}")
 
-    cache = fastcache.TTLCache(100, 60, timer=lambda: now, on_evict=note)  # type: ignore[attr-defined]
+    cache = fastcache.TTLCache(100, 60, timer=lambda: now, on_evict=note)
     print("A TTLCache: entries live 60 s, one of them 10 s (the clock is the demo's own, so nothing waits)\n")
     rows = []
 
