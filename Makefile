@@ -15,7 +15,7 @@ endif
 PY := $(BIN)/python
 # Tools start each other by name (cython-lint: pycodestyle).
 export PATH := $(abspath $(BIN)):$(PATH)
-PIP := $(PY) -m pip --disable-pip-version-check --quiet
+PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench lint types build clean pytest

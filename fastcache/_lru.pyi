@@ -1,5 +1,5 @@
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Literal, Self, TypeVar, overload
+from collections.abc import Callable, Hashable, Iterator, MutableMapping
+from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
@@ -8,7 +8,7 @@ _T = TypeVar("_T")
 _Cause = Literal["evicted", "expired", "replaced", "deleted", "cleared"]
 
 class LRUCache(MutableMapping[_K, _V]):
-    __hash__: None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
     def __init__(
         self,
         maxsize: float | None,
@@ -52,14 +52,6 @@ class LRUCache(MutableMapping[_K, _V]):
     def setdefault(self: LRUCache[_K, _T | None], key: _K, default: None = None) -> _T | None: ...
     @overload
     def setdefault(self, key: _K, default: _V) -> _V: ...
-    @overload
-    def update(self, other: Mapping[_K, _V], /) -> None: ...
-    @overload
-    def update(self, other: Iterable[tuple[_K, _V]], /) -> None: ...
-    @overload
-    def update(self: LRUCache[str, _V], other: Mapping[str, _V], /, **kwargs: _V) -> None: ...
-    @overload
-    def update(self: LRUCache[str, _V], other: Iterable[tuple[str, _V]] = ..., /, **kwargs: _V) -> None: ...
     def clear(self) -> None: ...
     def resize(self, maxsize: float | None) -> None: ...
     def getsizeof(self, value: _V) -> float: ...

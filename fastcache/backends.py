@@ -50,8 +50,8 @@ class MemoryCache(Generic[K, V]):
 
     maxsize: entries; storing one more removes what has expired, else the least recently used. None: no bound.
     ttl: seconds until an entry expires that was stored without a ttl of its own; None or `math.inf`: never.
-    cleanup_interval: seconds between two sweeps that give the memory of expired entries back. One daemon thread does this for
-        all caches of the process; it starts with the first entry that can expire. None or `math.inf`: no such sweeps;
+    cleanup_interval: seconds between two sweeps that give the memory of expired entries back. One daemon thread does this
+        for all caches of the process; it starts with the first entry that can expire. None or `math.inf`: no such sweeps;
         expired entries are then removed as others are stored. They are never served either way.
     on_evict: called as `on_evict(key, value, cause)` after an entry left, with the cause "evicted", "expired", "replaced",
         "deleted" or "cleared", in the thread that made the change or in the janitor's. What it raises reaches the caller of
@@ -59,7 +59,8 @@ class MemoryCache(Generic[K, V]):
     timer: a function that tells the time in seconds, for tests; by default the system's monotonic clock.
 
     Keys are any hashable objects. Every reader gets the very object that was stored: who changes it changes it for all.
-    `None` is a value like any other. All methods are atomic and may be called from any thread; a single one is O(1) expected.
+    `None` is a value like any other. All methods are atomic and may be called from any thread, and O(1) expected
+    for a single key.
 
     Raises ConfigurationError (a ValueError) for a ttl or an interval that isn't greater than 0, and for a `maxsize` below 0.
 
@@ -112,7 +113,7 @@ class MemoryCache(Generic[K, V]):
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """The values of those keys that are there."""
-        lookup = self._lookup
+        lookup: Any = self._lookup
         return {key: value for key in keys if (value := lookup(key, _ABSENT)) is not _ABSENT}
 
     def set_many(self, mapping: Mapping[K, V], ttl: float | None = None) -> None:

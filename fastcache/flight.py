@@ -65,7 +65,8 @@ class Flight:
                 del current._waits_for[self]
 
     def _leads_to(self, goal: Flight) -> bool:
-        todo, seen = [self], set()
+        todo: list[Flight] = [self]
+        seen: set[Flight] = set()
         while todo:
             flight = todo.pop()
             if flight is goal:

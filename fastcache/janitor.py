@@ -17,7 +17,7 @@ from weakref import ref
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
+    from typing import Any, Protocol
 
     class Sweepable(Protocol):
         def _sweep(self, most: int) -> int: ...
@@ -127,15 +127,14 @@ def _sweep(cache: Sweepable) -> None:
 
 def _report(error: BaseException, cache: object) -> None:
     """Hand an error to `sys.unraisablehook`: there is no caller to raise it to."""
-    sys.unraisablehook(
-        SimpleNamespace(  # type: ignore[arg-type]
-            exc_type=type(error),
-            exc_value=error,
-            exc_traceback=error.__traceback__,
-            err_msg="Exception ignored while the janitor swept",
-            object=cache,
-        )
+    unraisable: Any = SimpleNamespace(
+        exc_type=type(error),
+        exc_value=error,
+        exc_traceback=error.__traceback__,
+        err_msg="Exception ignored while the janitor swept",
+        object=cache,
     )
+    sys.unraisablehook(unraisable)
 
 
 janitor = Janitor()

@@ -14,8 +14,21 @@ from fastcache._ttl import check_ttl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Hashable
+    from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+    from fastcache._method import MethodMemo
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+    class MemoDecorator(Protocol):
+        def __call__(self, function: Callable[P, R], /) -> Memo[P, R]: ...
+else:
+
+    def overload(function):  # `typing` itself is a slow import
+        return None
+
 
 __all__ = ["CacheInfo", "cache", "lru_cache"]
 
@@ -23,7 +36,27 @@ DEFAULT_MAXSIZE = 128  # functools'
 CO_COROUTINE = 0x80  # inspect.CO_COROUTINE, without the 10 ms that importing inspect takes
 
 
+@overload
 def lru_cache(
+    maxsize: Callable[P, R],
+    typed: bool = False,
+    *,
+    ttl: float | None = None,
+    single_flight: bool | None = None,
+    per_instance: bool = False,
+    key: Callable[..., Hashable] | None = None,
+) -> Memo[P, R]: ...
+@overload
+def lru_cache(  # noqa: F811
+    maxsize: int | None = DEFAULT_MAXSIZE,
+    typed: bool = False,
+    *,
+    ttl: float | None = None,
+    single_flight: bool | None = None,
+    per_instance: bool = False,
+    key: Callable[..., Hashable] | None = None,
+) -> MemoDecorator: ...
+def lru_cache(  # noqa: F811 (ruff doesn't see through the stand-in for `overload`)
     maxsize: Any = DEFAULT_MAXSIZE,
     typed: bool = False,
     *,
@@ -54,8 +87,8 @@ def lru_cache(
         the call by, any hashable.
 
     On an `async def` the awaited result is remembered, never a coroutine. A shared run is a task of its own: a caller's
-    cancellation concerns that caller alone, and only with the last of them gone is the run cancelled, too. The wrapper may be
-    used from any number of event loops and threads; runs are shared within one loop.
+    cancellation concerns that caller alone, and only with the last of them gone is the run cancelled, too. The wrapper may
+    be used from any number of event loops and threads; runs are shared within one loop.
 
     With shared runs, and on an `async def`, a `cache_clear` or `cache_invalidate` during a run means that its result goes to
     its callers and is not stored.
@@ -95,20 +128,20 @@ def lru_cache(
     else:
         raise TypeError(f"maxsize must be an int or None (or the function to decorate), not {maxsize!r}")
 
-    def decorate(function: Callable[..., Any]) -> Any:
+    def decorate(function: Callable[P, R], /) -> Memo[P, R]:
         return _decorated(function, single_flight, per_instance, dict(options))
 
     return decorate
 
 
-def cache(function: Any, /) -> Any:
+def cache(function: Callable[P, R], /) -> Memo[P, R]:
     """Remember every call of a function for good: `lru_cache(maxsize=None)`."""
     return lru_cache(maxsize=None)(function)
 
 
 def _decorated(
-    function: Callable[..., Any], single_flight: bool | None, per_instance: bool, options: dict[str, Any]
-) -> Any:
+    function: Callable[P, R], single_flight: bool | None, per_instance: bool, options: dict[str, Any]
+) -> Memo[P, R]:
     if not callable(function):
         raise TypeError(f"lru_cache decorates functions, not {function!r}")
     is_async = _is_async(function)
@@ -123,16 +156,18 @@ def _decorated(
 
         new_runs = Runs
 
-    wrapper: Any
+    memo: Any
     if per_instance:
-        wrapper = _memo_per_instance(function, new_runs, options)
+        memo = _memo_per_instance(function, new_runs, options)
     else:
-        wrapper = Memo(function, runs=new_runs and new_runs(function), **options)
-    update_wrapper(wrapper, function)
-    return _marked_async(wrapper) if is_async else wrapper
+        memo = Memo(function, runs=new_runs and new_runs(function), **options)
+    update_wrapper(memo, function)
+    if is_async:
+        _mark_async(memo)
+    return memo  # type: ignore[no-any-return]
 
 
-def _memo_per_instance(function: Callable[..., Any], new_runs: Any, options: dict[str, Any]) -> Any:
+def _memo_per_instance(function: Callable[..., Any], new_runs: Any, options: dict[str, Any]) -> MethodMemo:
     from fastcache._method import MethodMemo
 
     def new_memo(reference: Callable[[], Any]) -> Memo:
@@ -159,17 +194,19 @@ def _is_async(function: Any) -> bool:
     if not isinstance(function, FunctionType) and not hasattr(function, "__code__"):
         if getattr(function, "_is_coroutine_marker", None) or getattr(function, "_is_coroutine", None):
             return True
-        function = getattr(type(function), "__call__", function)
+        function = getattr(type(function), "__call__", function)  # noqa: B004: not asked whether, but what is called
     code = getattr(function, "__code__", None)
     return bool(getattr(code, "co_flags", 0) & CO_COROUTINE) or hasattr(function, "_is_coroutine_marker")
 
 
-def _marked_async(wrapper: Any) -> Any:
+def _mark_async(wrapper: Any) -> None:
     """Make `inspect.iscoroutinefunction(wrapper)` true."""
     import inspect
 
-    if hasattr(inspect, "markcoroutinefunction"):
-        return inspect.markcoroutinefunction(wrapper)
+    mark = getattr(inspect, "markcoroutinefunction", None)
+    if mark is not None:
+        mark(wrapper)
+        return
     # Python 3.11 believes what looks like a function in every attribute.
     function = wrapper.__wrapped__
     while isinstance(function, partial):
@@ -177,4 +214,3 @@ def _marked_async(wrapper: Any) -> Any:
     function = getattr(function, "__func__", function)
     for name in ("__code__", "__defaults__", "__kwdefaults__"):
         setattr(wrapper, name, getattr(function, name, None))
-    return wrapper

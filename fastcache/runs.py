@@ -1,4 +1,4 @@
-"""What a miss of `lru_cache` does where calls of one key share a run: tables of flights, one for threads, one per event loop.
+"""What a miss of `lru_cache` does where calls of one key share a run: tables of flights, for threads and per event loop.
 
 A table holds a flight only while it flies. Its lock is held to look into it and to store a result, never while the user's
 function runs and never while waiting. `forget` takes a flight out of the table: the run goes on for those who wait for it,
@@ -12,7 +12,6 @@ import threading
 from contextvars import copy_context
 from weakref import WeakKeyDictionary, WeakSet
 
-from fastcache.errors import MISSING
 from fastcache.flight import TaskFlight, ThreadFlight, inside
 
 TYPE_CHECKING = False
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
 
     from fastcache._memo import CallKey, Memo
 
-__all__ = ["AsyncRuns", "Runs", "SeparateAsyncRuns"]
+__all__ = ["AsyncRuns", "Runs", "SeparateAsyncRuns", "WithInstance", "ready"]
+
+_ABSENT = object()
 
 
 class Runs:
@@ -53,8 +54,8 @@ class Runs:
         current = inside.get()
         while True:
             with self._lock:
-                value = memo.peek(key, MISSING)  # it may have been stored since the miss
-                if value is not MISSING:
+                value = memo.peek(key, _ABSENT)  # it may have been stored since the miss
+                if value is not _ABSENT:
                     memo.joined()
                     return value
                 flight = self._flights.get(key)
@@ -156,8 +157,8 @@ class AsyncRuns:
         current = inside.get()
         while True:
             with self._lock:
-                value = memo.peek(key, MISSING)  # it may have been stored since the miss
-                if value is not MISSING:
+                value = memo.peek(key, _ABSENT)  # it may have been stored since the miss
+                if value is not _ABSENT:
                     memo.joined()
                     return value
                 table = self._table(loop)

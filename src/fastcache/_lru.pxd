@@ -20,7 +20,7 @@ cdef class LRUCache(Table):
     cdef object _getsizeof      # a function of the value; None: every entry weighs 1
     cdef object _on_evict       # a function (key, value, cause), or None
     cdef object _total          # the sum of all weights; only when `weighted`
-    cdef unsigned int overrides # which methods a Python subclass replaced (enum Overrides)
+    cdef unsigned int overrides  # which methods a Python subclass replaced (enum Overrides)
     cdef bint evicting          # a subclass's popitem() is running to make room
 
     # The seams: what has a sense of time replaces these. In an LRU map every entry is alive.

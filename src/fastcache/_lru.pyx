@@ -8,6 +8,7 @@ It must never know of time: where `TTLCache` differs, a C method declared in _lr
 Re-entrancy, beyond the rules in _table.pxd: everything a method removes is collected in a list and handed to `on_evict`
 after the change, when the cache is whole and no critical section is held.
 """
+cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY, NAN
@@ -35,6 +36,8 @@ cdef enum Kind:
 cdef object ABSENT = object()   # "no such entry", where any value is possible
 
 
+@cython.trashcan(True)      # a cache in a cache in a cache, 100,000 deep, is released on a short C stack
+@cython.collection_type("mapping")
 cdef class LRUCache(Table):
     """LRUCache(maxsize, getsizeof=None, *, on_evict=None)\n--\n
     A mapping of at most `maxsize` entries; storing one more removes the least recently used.
@@ -341,6 +344,9 @@ cdef class LRUCache(Table):
             if s:
                 if self.alive(s):
                     value = <object>self.slots[s].value
+                    if self.evicting:           # a subclass's popitem() or __delitem__(), on our behalf
+                        cause = "evicted"
+                        self.evictions += 1
                 else:
                     cause = "expired"
                     self.expirations += 1
@@ -617,7 +623,7 @@ cdef class LRUCache(Table):
             "getsizeof": self._getsizeof,
             "on_evict": self._on_evict,
             "rows": list(zip(each, each, each, each)),      # key, value, weight, seconds left
-            "dict": getattr(self, "__dict__", None),
+            "attributes": object.__getstate__(self),            # of a subclass: its __dict__, its __slots__
         }
 
     def __setstate__(self, state):
@@ -626,8 +632,14 @@ cdef class LRUCache(Table):
         cdef uint32_t s
         cdef double life
         self.configure(state["maxsize"], state["getsizeof"], state["on_evict"])
-        if state["dict"]:
-            self.__dict__.update(state["dict"])
+        attributes, slots = state["attributes"], None
+        if isinstance(attributes, tuple):
+            attributes, slots = attributes
+        if attributes:
+            self.__dict__.update(attributes)
+        if slots:
+            for name, value in slots.items():
+                setattr(self, name, value)
         self.tick()
         for key, value, weight, life in state["rows"]:
             k = <PyObject*>key
@@ -680,6 +692,7 @@ cdef LRUIterator iterate(LRUCache cache, Kind kind):
     return iterator
 
 
+@cython.trashcan(True)
 cdef class LRUIterator:
     """Iterates from the least to the most recently used.
 

@@ -102,6 +102,7 @@ cdef class CallKey:
 
 
 @cython.final
+@cython.trashcan(True)      # wrappers that hold wrappers, however deep, are released on a short C stack
 cdef class Memo(Table):
     def __cinit__(self, *args, **kwargs):
         self.vectorcall = <EntryPoint>call_any
@@ -425,7 +426,7 @@ cdef inline int matches(Memo self, PyObject* stored, Call* call) noexcept:
 cdef int matches_foreign(Memo self, uint32_t s, Call* call) except -2:
     """The same, running `__eq__` where it must: 1 or 0, or -1 when the table was changed by that."""
     cdef PyObject* stored = self.slots[s].key
-    cdef object held = <object>stored
+    cdef object _held = <object>stored
     cdef uint64_t moves = self.moves
     cdef Py_ssize_t i
     cdef bint equal = True

@@ -37,8 +37,8 @@ cdef class Table:
         cdef uint64_t moves
         cdef PyObject* stored
         cdef int equal
-        cdef int restarts
-        for restarts in range(MAX_RESTARTS):
+        cdef int _restart
+        for _restart in range(MAX_RESTARTS):
             moves = self.moves
             i = home(self, hash)
             while True:

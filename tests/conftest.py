@@ -1,0 +1,56 @@
+"""Hypothesis profiles, and what several test files share.
+
+`FASTCACHE_TEST_PROFILE=thorough` makes every hypothesis test look much further, at random; it prints how to repeat it.
+"""
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+TESTS = Path(__file__).parent
+PROFILE = os.environ.get("FASTCACHE_TEST_PROFILE", "default")
+
+# derandomize: the seed is the test itself, so the same source always tries the same examples; `thorough` explores.
+unhurried = [HealthCheck.too_slow, HealthCheck.data_too_large]
+common = {"deadline": None, "database": None, "suppress_health_check": unhurried}
+settings.register_profile("default", max_examples=60, stateful_step_count=40, derandomize=True, **common)
+settings.register_profile("thorough", max_examples=3000, stateful_step_count=100, print_blob=True, **common)
+settings.load_profile(PROFILE)
+
+
+def pytest_report_header() -> str:
+    return f"hypothesis profile: {PROFILE} (default is derandomized: its seed is the test itself)"
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_collector():
+    """Leave the garbage collector and the switch interval as they were, whatever a test did to them."""
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    yield
+    gc.set_threshold(*thresholds)
+    sys.setswitchinterval(interval)
+
+
+@pytest.fixture
+def run_script():
+    """Run a file or a source text in a fresh interpreter; fail with its output unless it exits with 0 in time."""
+
+    def run(script: Path | str, *args: str, timeout_seconds: float = 60) -> str:
+        command = [script] if isinstance(script, Path) else ["-c", script]
+        # A crash must show where it happened; -W error as in the suite itself.
+        process = subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-W", "error", *map(str, command), *args],
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            cwd=TESTS,
+        )
+        assert process.returncode == 0, f"exit code {process.returncode}\n{process.stdout}\n{process.stderr}"
+        return process.stdout
+
+    return run
