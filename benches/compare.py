@@ -237,7 +237,8 @@ def decorated() -> Iterator[Row]:
         {
             "cachetools cached(LRUCache)": cachetools
             and Side("f(5)", {"f": cachetools.cached(cachetools.LRUCache(SMALL))(identity)}),
-            "cachebox cached(LRUCache)": cachebox and Side("f(5)", {"f": cachebox.cached(cachebox.LRUCache(SMALL))(identity)}),
+            "cachebox cached(LRUCache)": cachebox
+            and Side("f(5)", {"f": cachebox.cached(cachebox.LRUCache(SMALL))(identity)}),
             "moka-py cached(lru)": moka_py and Side("f(5)", {"f": moka_py.cached(maxsize=SMALL, policy="lru")(identity)}),
             "theine Memoize": theine and Side("f(5)", {"f": theine.Memoize(SMALL, None)(identity)}),
         },
@@ -456,7 +457,8 @@ def awaited() -> Iterator[Row]:
         "await f(x)",
         Side("await f(5)", {"f": fastcache.lru_cache(echo)}, asynchronous=True),
         {
-            "async-lru": async_lru and Side("await f(5)", {"f": async_lru.alru_cache(maxsize=SMALL)(echo)}, asynchronous=True),
+            "async-lru": async_lru
+            and Side("await f(5)", {"f": async_lru.alru_cache(maxsize=SMALL)(echo)}, asynchronous=True),
         },
         {"async-lru": 4.0},
     )

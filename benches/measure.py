@@ -105,7 +105,9 @@ async def _round(sides: Sequence[Side], turns: int, seconds: float) -> list[floa
     ]
 
 
-def compare(sides: Sequence[Side], *, turns: int = TURNS, rounds: int = ROUNDS, seconds: float = TURN_SECONDS) -> list[float]:
+def compare(
+    sides: Sequence[Side], *, turns: int = TURNS, rounds: int = ROUNDS, seconds: float = TURN_SECONDS
+) -> list[float]:
     """Nanoseconds per statement of each side, measured in turns. The collector is off meanwhile."""
     for side in sides:
         if side.prepare is not None:
