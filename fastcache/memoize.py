@@ -194,7 +194,7 @@ def _is_async(function: Any) -> bool:
     if not isinstance(function, FunctionType) and not hasattr(function, "__code__"):
         if getattr(function, "_is_coroutine_marker", None) or getattr(function, "_is_coroutine", None):
             return True
-        function = getattr(type(function), "__call__", function)  # noqa: B004: not asked whether, but what is called
+        function = getattr(type(function), "__call__", function)  # noqa: B004 (not whether, but what is called)
     code = getattr(function, "__code__", None)
     return bool(getattr(code, "co_flags", 0) & CO_COROUTINE) or hasattr(function, "_is_coroutine_marker")
 
