@@ -127,6 +127,8 @@ cdef class Memo(Table):
         # The quickest entry point that these options allow.
         if key is None and ready is None and self.limit > 0:
             self.vectorcall = call_expiring if self.expiring else call_ordered if self.ordered else call_unordered
+            if not typed:
+                self.otherwise = <EntryPoint>call_positional
         share_between_threads(self)
 
     def __call__(self, /, *args, **kwargs):
@@ -592,14 +594,72 @@ cdef PyObject* call_several(Memo self, PyObject** args, size_t nargsf, PyObject*
     cdef Py_ssize_t s
     cdef Section section
     cdef PyObject* value
+    cdef uint64_t changes
     read_call(&call, args, nargsf, kwnames)
     hash_call(self, &call)
     section_begin(&section, self)
     s = find_plain(self, &call)
-    if likely(s > 0 and self.alive(s)):
+    if s > 0 and self.alive(s):
         value = hit(self, s, self.ordered)
         section_end(&section)
         return value
+    if s == 0 and self.runs is None:
+        self.misses += 1
+        changes = self.changes
+        section_end(&section)
+        return call_missed(self, &call, changes, args, nargsf, kwnames)
+    section_end(&section)
+    return call_hashed(self, &call, args, nargsf, kwnames)
+
+
+cdef PyObject* call_positional(Memo self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
+    """The same for several positional arguments, untyped: what is left when that is known beforehand."""
+    cdef Py_ssize_t n = <Py_ssize_t>(nargsf & ~<size_t>PY_VECTORCALL_ARGUMENTS_OFFSET)
+    cdef uint64_t acc = <uint64_t>n
+    cdef Py_ssize_t k
+    cdef Call call
+    cdef size_t i
+    cdef uint32_t s
+    cdef int equal = 0
+    cdef PyObject* stored
+    cdef PyObject* value
+    cdef uint64_t changes
+    cdef Section section
+    if n < 2 or kwnames != NULL:
+        return call_several(self, args, nargsf, kwnames)
+    for k in range(n):
+        acc = mix(acc, <uint64_t>key_hash(args[k]))
+    call.hash = sorted_hash(acc, POSITIONAL)
+    section_begin(&section, self)
+    i = home(self, call.hash)
+    while True:
+        s = self.index[i]
+        if s == 0:
+            break
+        if likely(self.slots[s].hash == call.hash):
+            stored = self.slots[s].key
+            equal = PyTuple_GET_SIZE(stored) == n
+            k = 0
+            while equal == 1 and k < n:
+                if PyTuple_GET_ITEM(stored, k) != args[k]:
+                    equal = plain_equal(PyTuple_GET_ITEM(stored, k), args[k])
+                k += 1
+            if equal:
+                break
+        i = (i + 1) & self.mask
+    if likely(equal == 1 and self.alive(s)):
+        value = hit(self, s, self.ordered)
+        section_end(&section)
+        return value
+    call.args = args
+    call.n = n
+    call.kwnames = NULL
+    call.single = NULL
+    if s == 0 and self.runs is None:
+        self.misses += 1
+        changes = self.changes
+        section_end(&section)
+        return call_missed(self, &call, changes, args, nargsf, kwnames)
     section_end(&section)
     return call_hashed(self, &call, args, nargsf, kwnames)
 
@@ -630,7 +690,7 @@ cdef PyObject* call_hashed(Memo self, Call* call, PyObject** args, size_t nargsf
     cdef Section section
     cdef PyObject* found = NULL
     cdef object value
-    cdef uint64_t changes
+    cdef uint64_t changes = 0
     stale.key = NULL
     section_begin(&section, self)
     try:
@@ -642,6 +702,7 @@ cdef PyObject* call_hashed(Memo self, Call* call, PyObject** args, size_t nargsf
             if s:
                 self.expirations += 1
                 stale = self.take(s)
+            changes = self.changes
     finally:
         section_end(&section)
     if found != NULL:
@@ -653,12 +714,18 @@ cdef PyObject* call_hashed(Memo self, Call* call, PyObject** args, size_t nargsf
     else:
         if stale.key != NULL:
             release(stale)
-        if self.runs is not None:
-            value = share(self, call)
-        else:
-            changes = self.changes
-            value = run(self, args, nargsf, kwnames)
-            self.insert(stored_key(self, call), call.hash, value, changes)
+        if self.runs is None:
+            return call_missed(self, call, changes, args, nargsf, kwnames)
+        value = share(self, call)
+    INCREF(<PyObject*>value)
+    return <PyObject*>value
+
+
+cdef PyObject* call_missed(
+        Memo self, Call* call, uint64_t changes, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
+    """Run the function and store its result. The miss has been counted; `changes` is as of then."""
+    cdef object value = run(self, args, nargsf, kwnames)
+    self.insert(stored_key(self, call), call.hash, value, changes)
     INCREF(<PyObject*>value)
     return <PyObject*>value
 
