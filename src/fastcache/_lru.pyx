@@ -87,7 +87,7 @@ cdef class LRUCache(Table):
             raise TypeError(f"on_evict must be a function (key, value, cause) or None, not {on_evict!r}")
         check_maxsize(maxsize)
         # What is released may use this cache: it finds it empty and with the new options.
-        cdef tuple replaced = (self._maxsize, self._bound, self._getsizeof, self._on_evict, self._total)
+        cdef tuple _replaced = (self._maxsize, self._bound, self._getsizeof, self._on_evict, self._total)
         cdef Contents contents = self.detach_all()
         self.overrides = overrides
         self.weighted = getsizeof is not None or overrides & GETSIZEOF
@@ -201,7 +201,7 @@ cdef class LRUCache(Table):
 
     cdef object size_of(self, object value):
         cdef object size = self.getsizeof(value) if self.overrides & GETSIZEOF else self._getsizeof(value)
-        if size > self._bound:
+        if size > self._bound or size == INFINITY:
             raise ValueError("value too large")
         if not size >= 0:
             raise ValueError("value size must be non-negative")

@@ -30,7 +30,8 @@ cdef class CallKey:
 cdef class Memo(Table):
     cdef EntryPoint vectorcall      # one of the entry points below
     cdef EntryPoint equal_str       # the same for a str that isn't the stored object
-    cdef EntryPoint otherwise       # where it hands on what it doesn't serve: through a pointer, so that it stays small
+    cdef EntryPoint single          # and for any other single argument
+    cdef EntryPoint otherwise       # and for any other call. Through pointers, so that the entry point stays small
     cdef object function        # the user's
     cdef object key             # a function of the call's arguments that gives its key, or None
     cdef object runs            # called as runs(self, CallKey, args, kwargs) on a miss, in the function's place; or None
@@ -38,6 +39,7 @@ cdef class Memo(Table):
     cdef object maxsize         # as cache_info() shows it
     cdef double ttl             # seconds; infinite without one
     cdef bint typed
+    cdef bint is_python         # the function is one, and guards itself against endless recursion
     cdef bint precise           # by which clock entries expire
     cdef dict __dict__
 

@@ -36,6 +36,7 @@ from ._table cimport MAX_ENTRIES, Contents, Entry, Table, home, lookup, place, r
 from collections import namedtuple
 
 cdef extern from "Python.h":
+    bint PyFunction_Check(object) noexcept
     bint PyObject_RichCompareBool(PyObject*, PyObject*, int) except -1
     enum: PY_VECTORCALL_ARGUMENTS_OFFSET
     object PyObject_Vectorcall(PyObject*, PyObject**, size_t, PyObject*)
@@ -106,13 +107,14 @@ cdef class CallKey:
 cdef class Memo(Table):
     def __cinit__(self, *args, **kwargs):
         self.vectorcall = <EntryPoint>call_any
-        self.otherwise = <EntryPoint>call_several
+        self.single = self.otherwise = <EntryPoint>call_several
         self.equal_str = call_equal_str
         self.ttl = INFINITY
 
     def __init__(self, function, *, maxsize, typed=False, ttl=None, key=None, runs=None, ready=None):
         # The options were checked by lru_cache().
         self.function = function
+        self.is_python = PyFunction_Check(function)
         self.maxsize = maxsize
         self.typed = typed
         self.key = key
@@ -310,7 +312,8 @@ cdef class Memo(Table):
                 self.evictions += 1
                 gone[n] = self.take(self.slots[0].prev)
                 n += 1
-            self.reserve()
+            if self.free == 0:
+                self.reserve()
             INCREF(<PyObject*>key)
             INCREF(<PyObject*>value)
             s = place(self, <PyObject*>key, hash, <PyObject*>value)
@@ -543,6 +546,7 @@ cdef inline PyObject* call_quick(
         section_end(&section)
         if is_str(args[0]):
             return self.equal_str(self, args, nargsf, kwnames)
+        return self.single(self, args, nargsf, kwnames)
     return self.otherwise(self, args, nargsf, kwnames)
 
 
@@ -585,7 +589,7 @@ cdef PyObject* call_equal_str(Memo self, PyObject** args, size_t nargsf, PyObjec
                 break
             i = (i + 1) & self.mask
         section_end(&section)
-    return self.otherwise(self, args, nargsf, kwnames)
+    return self.single(self, args, nargsf, kwnames)
 
 
 cdef PyObject* call_several(Memo self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
@@ -613,7 +617,7 @@ cdef PyObject* call_several(Memo self, PyObject** args, size_t nargsf, PyObject*
 
 
 cdef PyObject* call_positional(Memo self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
-    """The same for several positional arguments, untyped: what is left when that is known beforehand."""
+    """The same for positional arguments, untyped and not just one: what is left when that is known beforehand."""
     cdef Py_ssize_t n = <Py_ssize_t>(nargsf & ~<size_t>PY_VECTORCALL_ARGUMENTS_OFFSET)
     cdef uint64_t acc = <uint64_t>n
     cdef Py_ssize_t k
@@ -625,7 +629,7 @@ cdef PyObject* call_positional(Memo self, PyObject** args, size_t nargsf, PyObje
     cdef PyObject* value
     cdef uint64_t changes
     cdef Section section
-    if n < 2 or kwnames != NULL:
+    if kwnames != NULL:
         return call_several(self, args, nargsf, kwnames)
     for k in range(n):
         acc = mix(acc, <uint64_t>key_hash(args[k]))
@@ -731,7 +735,9 @@ cdef PyObject* call_missed(
 
 
 cdef inline object run(Memo self, PyObject** args, size_t nargsf, PyObject* kwnames):
-    """Call the user's function. A function that is not Python's own may recurse through here alone, hence the guard."""
+    """Call the user's function. One that isn't written in Python may recurse through here alone, hence the guard."""
+    if self.is_python:
+        return PyObject_Vectorcall(<PyObject*>self.function, args, nargsf, kwnames)
     Py_EnterRecursiveCall(b" while calling a cached function")
     try:
         return PyObject_Vectorcall(<PyObject*>self.function, args, nargsf, kwnames)

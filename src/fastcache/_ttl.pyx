@@ -5,6 +5,7 @@
 It owns the clock, the order of expiry and the sweep. Reading never removes anything, so no callback runs from `cache[key]`,
 `in`, `len` or an iteration; storing, `popitem`, `resize` and `expire` first remove what has expired.
 """
+cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY, isinf, isnan
@@ -42,6 +43,8 @@ def check_ttl(ttl, name="ttl"):
     return seconds
 
 
+@cython.trashcan(True)      # as LRUCache
+@cython.collection_type("mapping")
 cdef class TTLCache(LRUCache):
     """TTLCache(maxsize, ttl, timer=None, getsizeof=None, *, on_evict=None)\n--\n
     A mapping of at most `maxsize` entries, each of which expires `ttl` after it was stored.
