@@ -92,6 +92,7 @@ cdef class TTLCache(LRUCache):
         if timer is not None and not callable(timer):
             raise TypeError(f"timer must be a function without arguments or None, not {timer!r}")
         self.origin = None
+        self.base = None
         if isinstance(ttl, (bool, str, bytes)) or ttl is None:
             lifetime = check_ttl(ttl)
         elif hasattr(ttl, "__float__"):
@@ -128,7 +129,11 @@ cdef class TTLCache(LRUCache):
 
     cdef double reading(self, object time) except? -1:
         """A reading of the timer on the axis."""
-        return time if self.origin is None else self.span(time - self.origin)
+        if self.origin is not None:
+            return self.span(time - self.origin)
+        if self.base is None:
+            self.base = 0.0 if isinstance(time, float) else time
+        return time - self.base
 
     cdef double seconds(self, double span) noexcept:
         return span if self.origin is None else span * 1e-6
