@@ -169,14 +169,14 @@ cdef class TTLCache(LRUCache):
         return self.now < self.expiry[s].deadline
 
     cdef Py_ssize_t count(self) except -1:
-        cdef Py_ssize_t n
+        cdef Py_ssize_t n = 0
         cdef Section section
         self.prepare()
         section_begin(&section, self)
         try:
-            n = self.used
             if self.used and self.next_deadline() <= self.now:
-                n -= len(self.expired())
+                n = len(self.expired())     # makes lists, so a collection may have changed everything; only then:
+            n = self.used - n
         finally:
             section_end(&section)
         return n
@@ -187,11 +187,11 @@ cdef class TTLCache(LRUCache):
         self.prepare()
         section_begin(&section, self)
         try:
-            total = self._total
             if self.used and self.next_deadline() <= self.now:
                 expired = self.expired()
                 for i in range(len(expired)):
                     expired[i] = <object>self.weights[<uint32_t>expired[i]]
+            total = self._total
         finally:
             section_end(&section)
         for weight in expired:
