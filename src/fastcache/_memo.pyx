@@ -234,9 +234,11 @@ cdef class Memo(Table):
         return make_key(self, &call)
 
     def add(self, CallKey key not None, value):
-        """Store the result of a run, unless there is one already."""
+        """Store the result of a run, unless there is one already. Returns what had to go, for the caller to release."""
+        cdef list kept = []
         if self.limit:
-            self.insert(key.key, key.hash, value, self.changes + 1)
+            self.insert(key.key, key.hash, value, self.changes + 1, kept)
+        return kept
 
     def peek(self, CallKey key not None, default):
         """The result stored for a key, or `default`. Counts as neither hit nor use."""
@@ -279,8 +281,11 @@ cdef class Memo(Table):
 
     # Storing
 
-    cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes) except -1:
-        """Store a result, unless one appeared since `changes`; make room by what expired, else by the least recent."""
+    cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes, list kept) except -1:
+        """Store a result, unless one appeared since `changes`; make room by what expired, else by the least recent.
+
+        `kept`, where the caller holds a lock, gets the references of what went: releasing them may run any code.
+        """
         cdef Entry[RECLAIM_PER_STORE + 1] gone
         cdef int i, n = 0
         cdef Py_ssize_t s
@@ -315,8 +320,14 @@ cdef class Memo(Table):
                 expiry_append(self.expiry, s, now + self.ttl)
         finally:
             section_end(&section)
-            for i in range(n):
-                release(gone[i])
+            try:
+                if kept is not None:
+                    for i in range(n):
+                        kept.append(<object>gone[i].key)
+                        kept.append(<object>gone[i].value)
+            finally:
+                for i in range(n):
+                    release(gone[i])
         return 0
 
     def _check(self):
@@ -628,7 +639,7 @@ cdef PyObject* call_hashed(Memo self, Call* call, PyObject** args, size_t nargsf
         else:
             changes = self.changes
             value = run(self, args, nargsf, kwnames)
-            self.insert(stored_key(self, call), call.hash, value, changes)
+            self.insert(stored_key(self, call), call.hash, value, changes, None)
     INCREF(<PyObject*>value)
     return <PyObject*>value
 
