@@ -12,9 +12,12 @@ edge leads from a flight to each flight that code inside it waits for or leads. 
 
 from __future__ import annotations
 
+import os
 import threading
+from _thread import allocate_lock
 from contextvars import ContextVar
 from copy import copy
+from operator import is_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ __all__ = ["Flight", "TaskFlight", "ThreadFlight", "inside"]
 inside: ContextVar[Flight | None] = ContextVar("fastcache.flight", default=None)
 """The flight that the current code is part of."""
 
-_graph_lock = threading.Lock()
+# Re-entrant: the search makes objects, so a garbage collection may run a __del__ that enters another flight.
+_graph_lock = threading.RLock()
 
 
 class Flight:
@@ -104,23 +108,34 @@ class Flight:
 
 
 class ThreadFlight(Flight):
-    """A flight that threads wait for."""
+    """A flight that threads wait for.
 
-    __slots__ = ("_ended", "followers")
+    Each waiter brings a lock of its own, and nobody holds a lock while code runs that a garbage collection could interrupt
+    with a wait for this very flight (as in threading.Event).
+    """
+
+    __slots__ = ("_waiters", "followers")
 
     def __init__(self) -> None:
         super().__init__()
         self.followers = 0
         """How many wait, or will."""
-        self._ended = threading.Event()
+        self._waiters: list[Any] = []
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: float = -1) -> bool:
         """Block until the flight has ended, or for so many seconds; whether it has ended."""
-        return self._ended.wait(timeout)
+        waiter = allocate_lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        # Whoever ends the flight sets `done` first and then opens what locks there are: this one, or we see `done`.
+        if not self.done:
+            waiter.acquire(timeout=timeout)
+        return self.done
 
     def _end(self) -> None:
         super()._end()
-        self._ended.set()
+        while self._waiters:
+            self._waiters.pop().release()
 
 
 class TaskFlight(Flight):
@@ -156,20 +171,51 @@ class TaskFlight(Flight):
 
     def _end(self) -> None:
         super()._end()
-        for waker in self._wakers:
+        for waker in tuple(self._wakers):
             if not waker.done():
                 waker.set_result(None)
 
 
 def _duplicate(error: BaseException) -> BaseException:
     """A copy of an exception, so that raising it in several places doesn't mix up their tracebacks."""
-    try:
-        twin = copy(error)
-        if type(twin) is not type(error) or twin is error:
-            return error
-    except Exception:
+    for make in (copy, _copy_without_init):
+        try:
+            twin = make(error)
+            if twin is not error and _alike(twin, error):
+                break
+        except Exception:
+            continue
+    else:
         return error  # an exception that can't be copied is shared
     twin.__cause__ = error.__cause__
     twin.__context__ = error.__context__
     twin.__suppress_context__ = error.__suppress_context__
+    if hasattr(error, "__notes__"):
+        twin.__notes__ = list(error.__notes__)
     return twin
+
+
+def _copy_without_init(error: BaseException) -> BaseException:
+    """For a class whose constructor takes other arguments than it hands on."""
+    twin = type(error).__new__(type(error), *error.args)
+    twin.args = error.args
+    twin.__dict__.update(error.__dict__)
+    return twin
+
+
+def _alike(twin: BaseException, error: BaseException) -> bool:
+    return (
+        type(twin) is type(error)
+        and len(twin.args) == len(error.args)
+        and all(map(is_, twin.args, error.args))
+        and str(twin) == str(error)
+    )
+
+
+def _after_fork_in_child() -> None:
+    global _graph_lock
+    _graph_lock = threading.RLock()  # another thread may have held the old one
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -26,6 +26,14 @@ __all__ = ["AsyncRuns", "Runs", "SeparateAsyncRuns", "WithInstance", "ready"]
 
 _ABSENT = object()
 
+FRAMES_NEEDED = 16  # calls deep that the code below goes, with room to spare
+
+
+def _need_frames(n: int) -> None:
+    """RecursionError here, rather than where a flight is on the table and there is no room left to take it off again."""
+    if n:
+        _need_frames(n - 1)
+
 
 class Runs:
     """The runs of a `def`: the first of concurrent callers runs the function, the others wait for it."""
@@ -52,34 +60,41 @@ class Runs:
 
     def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         current = inside.get()
+        _need_frames(FRAMES_NEEDED)
         while True:
-            with self._lock:
-                value = memo.peek(key, _ABSENT)  # it may have been stored since the miss
-                if value is not _ABSENT:
-                    memo.joined()
-                    return value
-                flight = self._flights.get(key)
-                leads = flight is None
-                if flight is None:
-                    flight = self._flights[key] = ThreadFlight()
-                else:
-                    flight.followers += 1
-            if leads:
-                return self._lead(memo, key, flight, args, kwargs)
-            if not flight.enter(current):
-                return self._run_through(memo, key, flight, args, kwargs)
+            flight, leads = None, False
             try:
-                flight.wait()
+                with self._lock:
+                    value = memo.peek(key, _ABSENT)  # it may have been stored since the miss
+                    if value is not _ABSENT:
+                        memo.joined()
+                        return value
+                    flight = self._flights.get(key)
+                    if flight is None:
+                        flight, leads = ThreadFlight(), True
+                        self._flights[key] = flight
+                    else:
+                        flight.followers += 1
+                if leads:
+                    return self._lead(memo, key, flight, args, kwargs)
+                if not flight.enter(current):
+                    return self._run_through(memo, key, flight, args, kwargs)
+                try:
+                    flight.wait()
+                finally:
+                    flight.leave(current)
+                if not flight.handed_over:
+                    memo.joined()
+                    return flight.result()
             finally:
-                flight.leave(current)
-            if not flight.handed_over:
-                memo.joined()
-                return flight.result()
+                if leads and flight is not None and not flight.done:  # a KeyboardInterrupt before the function began
+                    self._drop(key, flight)
+                    flight.hand_over()
 
     def _lead(self, memo: Memo, key: CallKey, flight: ThreadFlight, args: Any, kwargs: Any) -> Any:
         current = inside.get()
-        flight.enter(current)
         token = inside.set(flight)
+        flight.enter(current)
         try:
             value = self._function(*args, **kwargs)
         except BaseException as error:
@@ -108,8 +123,7 @@ class Runs:
 
     def _store(self, memo: Memo, key: CallKey, flight: ThreadFlight, value: Any) -> None:
         with self._lock:
-            if self._flights.get(key) is flight:
-                memo.add(key, value)
+            _gone = memo.add(key, value) if self._flights.get(key) is flight else None  # released after the lock
 
     def _drop(self, key: CallKey, flight: ThreadFlight) -> None:
         with self._lock:
@@ -155,6 +169,7 @@ class AsyncRuns:
 
         loop = get_running_loop()
         current = inside.get()
+        _need_frames(FRAMES_NEEDED)
         while True:
             with self._lock:
                 value = memo.peek(key, _ABSENT)  # it may have been stored since the miss
@@ -166,12 +181,14 @@ class AsyncRuns:
                 leads = flight is None
                 if flight is None:
                     flight = table[key] = TaskFlight()
-            if not flight.enter(current):
-                # Inside a flight of the same key, or one that waits for us: to wait would be for ever.
-                value = await self._function(*args, **kwargs)
-                self._store(memo, key, table, flight, value)
-                return value
+            entered = False
             try:
+                entered = flight.enter(current)
+                if not entered:
+                    # Inside a flight of the same key, or one that waits for us: to wait would be for ever.
+                    value = await self._function(*args, **kwargs)
+                    self._store(memo, key, table, flight, value)
+                    return value
                 if leads:
                     context = copy_context()
                     context.run(inside.set, flight)
@@ -179,8 +196,9 @@ class AsyncRuns:
                     flight.task = loop.create_task(run, context=context)
                 await flight.wait()
             finally:
-                flight.leave(current)
-                if flight.abandoned:
+                if entered:
+                    flight.leave(current)
+                if (entered or leads) and flight.abandoned:
                     self._drop(key, table, flight)  # at once: a call that comes while it winds down starts afresh
                     if flight.task is not None:
                         flight.task.cancel()
@@ -211,8 +229,7 @@ class AsyncRuns:
         self, memo: Memo, key: CallKey, table: dict[CallKey, TaskFlight], flight: TaskFlight, value: Any
     ) -> None:
         with self._lock:
-            if table.get(key) is flight:
-                memo.add(key, value)
+            _gone = memo.add(key, value) if table.get(key) is flight else None  # released after the lock
 
     def _drop(self, key: CallKey, table: dict[CallKey, TaskFlight], flight: TaskFlight) -> None:
         with self._lock:

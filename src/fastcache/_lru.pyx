@@ -170,7 +170,12 @@ cdef class LRUCache(Table):
             if self.weighted:
                 for i in range(n):
                     weight = <object>entries[i].weight
-                    self._total = self._total - weight
+                    while True:
+                        before = self._total
+                        after = before - weight     # may run code that changes the total
+                        if self._total is before:
+                            break
+                    self._total = after
                 if self.used == 0:
                     self._total = 0         # an empty cache weighs nothing, not 1e-17
             if gone is not None:
@@ -273,16 +278,19 @@ cdef class LRUCache(Table):
             self, PyObject* key, Py_hash_t hash, PyObject* value, object weight, double ttl, list gone) except -1:
         """The same by weight. Arithmetic on the user's numbers may run code, so each round looks the key up again."""
         cdef Py_ssize_t s
-        cdef object growth, old_value
+        cdef object growth, old_value, before, replaced
         cdef uint64_t changes
         cdef PyObject* old_weight
         while True:
             s = lookup(self, key, hash)
             changes = self.changes
-            growth = weight - <object>self.weights[s] if s else weight
-            fits = not self._total + growth > self._bound
-            total = self._total + growth
-            if self.changes != changes:
+            before = self._total
+            replaced = <object>self.weights[s] if s else None
+            growth = weight - replaced if s else weight
+            total = before + growth
+            fits = not total > self._bound
+            # Entries came or went, or one was replaced by one of another weight: start again.
+            if self.changes != changes or self._total is not before or (s and replaced is not <object>self.weights[s]):
                 continue
             if fits:
                 break

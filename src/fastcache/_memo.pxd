@@ -47,4 +47,4 @@ cdef class Memo(Table):
     cdef double now(self) noexcept
     cdef bint alive(self, Py_ssize_t s) noexcept
     cdef uint32_t expired(self) noexcept
-    cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes) except -1
+    cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes, list kept) except -1

@@ -239,9 +239,11 @@ cdef class Memo(Table):
         return make_key(self, &call)
 
     def add(self, CallKey key not None, value):
-        """Store the result of a run, unless there is one already."""
+        """Store the result of a run, unless there is one already. Returns what had to go, for the caller to release."""
+        cdef list kept = []
         if self.limit:
-            self.insert(key.key, key.hash, value, self.changes + 1)
+            self.insert(key.key, key.hash, value, self.changes + 1, kept)
+        return kept
 
     def peek(self, CallKey key not None, default):
         """The result stored for a key, or `default`. Counts as neither hit nor use."""
@@ -284,8 +286,11 @@ cdef class Memo(Table):
 
     # Storing
 
-    cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes) except -1:
-        """Store a result, unless one appeared since `changes`; make room by what expired, else by the least recent."""
+    cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes, list kept) except -1:
+        """Store a result, unless one appeared since `changes`; make room by what expired, else by the least recent.
+
+        `kept`, where the caller holds a lock, gets the references of what went: releasing them may run any code.
+        """
         cdef Entry[RECLAIM_PER_STORE + 1] gone
         cdef int i, n = 0
         cdef Py_ssize_t s
@@ -321,8 +326,14 @@ cdef class Memo(Table):
                 expiry_append(self.expiry, s, now + self.ttl)
         finally:
             section_end(&section)
-            for i in range(n):
-                release(gone[i])
+            try:
+                if kept is not None:
+                    for i in range(n):
+                        kept.append(<object>gone[i].key)
+                        kept.append(<object>gone[i].value)
+            finally:
+                for i in range(n):
+                    release(gone[i])
         return 0
 
     def _check(self):
@@ -729,7 +740,7 @@ cdef PyObject* call_missed(
         Memo self, Call* call, uint64_t changes, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
     """Run the function and store its result. The miss has been counted; `changes` is as of then."""
     cdef object value = run(self, args, nargsf, kwnames)
-    self.insert(stored_key(self, call), call.hash, value, changes)
+    self.insert(stored_key(self, call), call.hash, value, changes, None)
     INCREF(<PyObject*>value)
     return <PyObject*>value
 

@@ -95,6 +95,7 @@ cdef class TTLCache(LRUCache):
         if timer is not None and not callable(timer):
             raise TypeError(f"timer must be a function without arguments or None, not {timer!r}")
         self.origin = None
+        self.base = None
         if isinstance(ttl, (bool, str, bytes)) or ttl is None:
             lifetime = check_ttl(ttl)
         elif hasattr(ttl, "__float__"):
@@ -131,7 +132,11 @@ cdef class TTLCache(LRUCache):
 
     cdef double reading(self, object time) except? -1:
         """A reading of the timer on the axis."""
-        return time if self.origin is None else self.span(time - self.origin)
+        if self.origin is not None:
+            return self.span(time - self.origin)
+        if self.base is None:
+            self.base = 0.0 if isinstance(time, float) else time
+        return time - self.base
 
     cdef double seconds(self, double span) noexcept:
         return span if self.origin is None else span * 1e-6
@@ -167,14 +172,14 @@ cdef class TTLCache(LRUCache):
         return self.now < self.expiry[s].deadline
 
     cdef Py_ssize_t count(self) except -1:
-        cdef Py_ssize_t n
+        cdef Py_ssize_t n = 0
         cdef Section section
         self.prepare()
         section_begin(&section, self)
         try:
-            n = self.used
             if self.used and self.next_deadline() <= self.now:
-                n -= len(self.expired())
+                n = len(self.expired())     # makes lists, so a collection may have changed everything; only then:
+            n = self.used - n
         finally:
             section_end(&section)
         return n
@@ -185,11 +190,11 @@ cdef class TTLCache(LRUCache):
         self.prepare()
         section_begin(&section, self)
         try:
-            total = self._total
             if self.used and self.next_deadline() <= self.now:
                 expired = self.expired()
                 for i in range(len(expired)):
                     expired[i] = <object>self.weights[<uint32_t>expired[i]]
+            total = self._total
         finally:
             section_end(&section)
         for weight in expired:
