@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -21,7 +21,6 @@ from .expiry import check_ttl, milliseconds
 from .link import AsyncLink, SyncLink
 from .plan import Call
 from .serializers import Serializer, resolve
-from .stats import CacheStats
 
 __all__ = ["MAX_KEY_LENGTH", "MAX_VALUE_SIZE", "Commands"]
 
@@ -39,18 +38,17 @@ _UNLINK_BATCH = 500  # keys per UNLINK, for the same reason
 _GLOB = re.compile(rb"([\\*?\[\]])")
 
 T = TypeVar("T")
+AnyLink = TypeVar("AnyLink", bound=SyncLink | AsyncLink)
 Key: TypeAlias = str | bytes
 Steps: TypeAlias = Generator[Call, Any, T]
 
 
-class Commands:
+class Commands(Generic[AnyLink]):
     """What `RedisCache` and `AsyncRedisCache` are made of. Not public."""
 
-    _link: SyncLink | AsyncLink
+    _link: AnyLink
 
-    def _set_up(
-        self, link: SyncLink | AsyncLink, prefix: str, ttl: float | None, serializer: str | Serializer, type: Any
-    ) -> None:
+    def _set_up(self, link: AnyLink, prefix: str, ttl: float | None, serializer: str | Serializer, type: Any) -> None:
         if not isinstance(prefix, str) or not prefix:
             raise ConfigurationError(
                 f"prefix={prefix!r}: must be a str that isn't empty; it keeps the keys of caches apart, and clear() to"
@@ -371,7 +369,7 @@ def _batches(items: Sequence[Any], size: int = _BATCH) -> Iterator[Sequence[Any]
 
 
 def _refused_value(key: Key, type: Any, error: Exception) -> SerializationError:
-    """The same refusal with the caller's key in place of the name in Redis. A program's own serializer raises anything."""
+    """The same refusal with the caller's key in place of the name in Redis. A user's own serializer raises anything."""
     path = getattr(error, "path", "") if isinstance(error, SerializationError) else ""
     reason = str(error) or error.__class__.__name__
     return SerializationError(

@@ -1,9 +1,9 @@
-"""The connections and pools that `from_url` makes: redis-py's own classes with defaults that fail fast.
+"""The connections that `from_url` makes: redis-py's own classes, made to fail fast.
 
-Owns four decisions, each in one place: timeouts instead of retries; one immediate repeat when a pooled connection
-turns out to have been closed by the server; RESP2 when the server refuses HELLO (an error reply, never a timeout); and
-no waiting on a server whose breaker is open. Everything else is redis-py's. A client that the program made itself is
-used as it is and never gets any of this. This file must never know a cache, a key or a serializer.
+Owns three decisions, each in one place: one immediate repeat, and no other, when a pooled connection turns out to have
+been closed by the server; RESP2 when the server refuses HELLO (an error reply, never a timeout); and no waiting on a
+server whose breaker is open. Everything else is redis-py's. A client that the program made itself is used as it is and
+gets none of this. This file must never know a pool, a cache, a key or a serializer.
 
 `is_outage` says what counts as a failure of the server, for clients of either origin.
 """
@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import redis.asyncio
 import redis.asyncio.connection as aio
@@ -25,20 +24,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from .breaker import Breaker
-from .errors import ConfigurationError
 
-__all__ = ["DEFAULTS", "Lines", "PoolExhausted", "async_pool", "is_outage", "is_timeout", "sync_pool"]
-
-DEFAULTS: dict[str, Any] = {
-    # Seconds. A reply over a local network takes 0.1 to 1 ms, a slow command some 10; a server that hasn't answered in
-    # 0.25 s is worse than no cache. A connection attempt and a reply together stay under 0.6 s.
-    "socket_timeout": 0.25,
-    "socket_connect_timeout": 0.25,
-    # redis-py's BlockingConnectionPool has 50, and enough for any number of callers: they wait for each other.
-    "max_connections": 50,
-    # Seconds a caller waits for a free connection; redis-py's own. Only a server that is slow, not away, gets there.
-    "timeout": 20.0,
-}
+__all__ = ["LINES", "Lines", "PoolExhausted", "is_outage", "is_timeout", "pool_was_full"]
 
 
 class PoolExhausted(rexc.MaxConnectionsError):
@@ -72,7 +59,7 @@ def is_outage(error: BaseException) -> bool:
     Not a reply with an error (OOM, READONLY, WRONGTYPE, LOADING, NOAUTH ...), which is a sign of life, nor a pool
     without a free connection, nor a caller's cancellation.
     """
-    if isinstance(error, rexc.MaxConnectionsError | _Refused) or _pool_was_full(error):
+    if isinstance(error, rexc.MaxConnectionsError | _Refused) or pool_was_full(error):
         return False
     if isinstance(error, rexc.AuthenticationError | rexc.AuthorizationError | rexc.BusyLoadingError):
         return False  # redis-py derives these replies from ConnectionError
@@ -87,10 +74,10 @@ def is_timeout(error: BaseException) -> bool:
     """Whether the caller waited for nothing: for a reply, or for a free connection."""
     if isinstance(error, rexc.MaxConnectionsError):
         return isinstance(error, PoolExhausted)
-    return isinstance(error, rexc.TimeoutError | TimeoutError | asyncio.TimeoutError) or _pool_was_full(error)
+    return isinstance(error, rexc.TimeoutError | TimeoutError | asyncio.TimeoutError) or pool_was_full(error)
 
 
-def _pool_was_full(error: BaseException) -> bool:
+def pool_was_full(error: BaseException) -> bool:
     return (
         isinstance(error, rexc.ConnectionError) and str(error) == "No connection available."
     )  # BlockingConnectionPool
@@ -130,7 +117,7 @@ class _AsyncRepeat(redis.asyncio.retry.Retry):
         super().__init__(NoBackoff(), 0)
         self._line = weakref.ref(line)  # no cycle: a dropped connection closes its socket at once
 
-    async def call_with_retry(  # type: ignore[override]
+    async def call_with_retry(
         self, do: Callable[[], Awaitable[Any]], fail: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         try:
@@ -243,7 +230,7 @@ class _AsyncUnixLine(_AsyncLine, aio.UnixDomainSocketConnection):
     pass
 
 
-_LINES: dict[type, type] = {
+LINES: dict[type, type] = {
     sio.Connection: _TcpLine,
     sio.SSLConnection: _TlsLine,
     sio.UnixDomainSocketConnection: _UnixLine,
@@ -251,128 +238,4 @@ _LINES: dict[type, type] = {
     aio.SSLConnection: _AsyncTlsLine,
     aio.UnixDomainSocketConnection: _AsyncUnixLine,
 }
-
-
-class _SyncPool(sio.BlockingConnectionPool):
-    """redis-py's, with an error that says what happened when no connection became free."""
-
-    def get_connection(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().get_connection(*args, **kwargs)
-        except rexc.ConnectionError as error:
-            if _pool_was_full(error):
-                raise PoolExhausted(_exhausted(self)) from error
-            raise
-
-
-def _exhausted(pool: Any) -> str:
-    return f"no connection became free in {pool.timeout:g} s (max_connections={pool.max_connections})"
-
-
-class _AsyncPool(aio.BlockingConnectionPool):
-    """redis-py's asyncio pool, with a queue of futures in place of its condition and lock.
-
-    In redis-py's, giving a connection back awaits a lock; a task cancelled there loses the connection for the pool,
-    and fifty of them stop the program. Here neither taking nor giving back has a point at which it could be cancelled.
-    Callers are served in the order they came. It belongs to one event loop, like the original.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._waiting: deque[asyncio.Future[Any]] = deque()
-
-    async def get_connection(self, *args: Any, **kwargs: Any) -> Any:
-        if self._waiting or not self.can_get_connection():
-            connection = await self._wait()
-        else:
-            connection = self.get_available_connection()
-        try:
-            await self.ensure_connection(connection)
-        except BaseException:
-            self._give_back(connection)
-            raise
-        return connection
-
-    async def _wait(self) -> Any:
-        turn: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            async with asyncio.timeout(self.timeout):
-                return await turn
-        except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                self._give_back(turn.result())  # it came in the same moment
-            else:
-                self._waiting.remove(turn)
-            if isinstance(error, TimeoutError):
-                raise PoolExhausted(_exhausted(self)) from error
-            raise
-
-    async def release(self, connection: Any) -> None:
-        try:
-            if connection.should_reconnect():
-                await connection.disconnect(nowait=True)
-        finally:
-            self._give_back(connection)
-
-    def _give_back(self, connection: Any) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(connection)
-                return
-        self._in_use_connections.discard(connection)
-        self._available_connections.append(connection)
-
-
-def _options(url: str, lines: Lines, options: dict[str, Any], connection: Any, retry: type) -> dict[str, Any]:
-    """All options of the pool and its connections: the defaults, then the caller's, then what the URL says."""
-    try:
-        named = connection.parse_url(url)
-    except (ValueError, TypeError, AttributeError) as error:  # its message quotes no password
-        raise ConfigurationError(
-            f"the URL can't be used: {error}. It begins with redis://, rediss:// (TLS) or unix://"
-        ) from error
-    merged = {"retry": retry(NoBackoff(), 0), **DEFAULTS, **options, **named}
-    if "connection_class" in options or "connection_pool" in options:
-        raise ConfigurationError(
-            "from_url makes its own connections; give a client of yours to the constructor instead"
-        )
-    merged["connection_class"] = _LINES[merged.get("connection_class", connection.Connection)]
-    merged["lines"] = lines
-    try:
-        # Maintenance notifications (redis-py 7) cost a round trip at connect, and with them the pools no longer refuse
-        # a connection that has an unread reply. A cache has no use for them.
-        from redis.maint_notifications import MaintNotificationsConfig
-
-        merged.setdefault("maint_notifications_config", MaintNotificationsConfig(enabled=False))
-    except ImportError:
-        pass
-    return merged
-
-
-def _checked(pool: Any) -> Any:
-    """Make (and drop) one connection without connecting: a wrong option is found here, not at the first command."""
-    try:
-        pool.connection_class(**pool.connection_kwargs)
-    except (TypeError, ValueError, rexc.RedisError) as error:
-        raise ConfigurationError(f"redis-py refuses an option: {error}") from error
-    return pool
-
-
-def sync_pool(url: str, lines: Lines, options: dict[str, Any]) -> Any:
-    """A pool of blocking connections to the server at `url`. Connects to nothing yet."""
-    try:
-        pool = _SyncPool(**_options(url, lines, options, sio, Retry))
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(str(error)) from error
-    return _checked(pool)
-
-
-def async_pool(url: str, lines: Lines, options: dict[str, Any]) -> Any:
-    """A pool of asyncio connections to the server at `url`, for one event loop. Connects to nothing yet."""
-    try:
-        pool = _AsyncPool(**_options(url, lines, options, aio, cast(type, redis.asyncio.retry.Retry)))
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(str(error)) from error
-    return _checked(pool)
+"""redis-py's connection classes, and what is used in place of each."""

@@ -21,8 +21,9 @@ import redis.client
 import redis.sentinel
 
 from .breaker import Breaker, breaker_of
-from .connection import Lines, async_pool, sync_pool
+from .connection import Lines
 from .errors import BackendError, ConfigurationError
+from .pools import async_pool, sync_pool
 
 __all__ = ["AsyncLink", "SyncLink"]
 
@@ -113,7 +114,8 @@ class SyncLink:
             self.client.execute_command("PING", **({"target_nodes": "random"} if self.cluster else {}))
             return
         try:
-            redis.Redis(connection_pool=self._probe_pool).execute_command("PING")
+            client: Any = redis.Redis(connection_pool=self._probe_pool)
+            client.execute_command("PING")
         finally:
             self._probe_pool.disconnect()
 
@@ -185,7 +187,8 @@ class AsyncLink:
             return
         pool = async_pool(self._url, Lines(None), {**self._options, "max_connections": 1})
         try:
-            await redis.asyncio.Redis(connection_pool=pool).execute_command("PING")
+            client: Any = redis.asyncio.Redis(connection_pool=pool)
+            await client.execute_command("PING")
         finally:
             await pool.disconnect()
 
@@ -199,7 +202,7 @@ class AsyncLink:
         if probe is not None:
             await probe.ajoin()
         here = asyncio.get_running_loop()
-        for loop, guard in guards.items():
+        for loop, guard in list(guards.items()):  # each removes itself from there
             if loop is here:
                 await guard.aclose()
             elif loop.is_running():

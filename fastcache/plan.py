@@ -1,8 +1,8 @@
 """Plans and their two drivers: the only file of the package that knows sync from async.
 
-A plan is a generator that holds all decisions of an operation and yields what it must wait for: `Call(function, ...)` or
-`Join(flight)`. `run` calls and blocks, `arun` awaits; the plan can't tell the difference. What a call raises is thrown
-into the plan at its `yield`, so a fallback is an ordinary `try/except`, and clean-up an ordinary `finally`.
+A plan is a generator that holds all decisions of an operation and yields what it must wait for: `Call(function, ...)`
+or `Join(flight)`. `run` calls and blocks, `arun` awaits; the plan can't tell the difference. What a call raises is
+thrown into the plan at its `yield`, so a fallback is an ordinary `try/except`, and clean-up an ordinary `finally`.
 (The split is psycopg 3's, `generators.py` and `waiting.py`.)
 
 This file must never decide anything: no retry, no timeout, no error translation. It imports nothing of the package.
@@ -69,7 +69,7 @@ def run(plan: Plan[T]) -> T:
         step = next(plan)
         while True:
             try:
-                if type(step) is Call:
+                if type(step) is Call:  # noqa: SIM108  (two ways of waiting, one a line)
                     outcome = step.function(*step.args, **step.kwargs)
                 else:
                     outcome = step.flight.wait()  # type: ignore[union-attr]

@@ -28,7 +28,7 @@ from .stats import CacheStats
 __all__ = ["MAX_KEY_LENGTH", "MAX_VALUE_SIZE", "AsyncRedisCache", "RedisCache"]
 
 
-class RedisCache(Commands):
+class RedisCache(Commands[SyncLink]):
     """A cache in Redis: `prefix:key` holds the serialised value, with an expiry. Thread-safe.
 
     `client` is any client of redis-py (Redis, RedisCluster, a Sentinel's master) and stays the program's to close;
@@ -66,7 +66,7 @@ class RedisCache(Commands):
         type: Any = None,
         **client_options: Any,
     ) -> RedisCache:
-        """A cache with a client of its own, made for `redis://`, `rediss://` (TLS) or `unix://`. Connects when first used.
+        """A cache with a client of its own, made for `redis://`, `rediss://` (TLS) or `unix://`. Connects at first use.
 
         `client_options` are redis-py's (`username`, `password`, `socket_timeout`, `ssl_ca_certs`, `protocol` ...) and
         its BlockingConnectionPool's (`max_connections`, `timeout`: seconds to wait for a free connection); what the URL
@@ -75,8 +75,6 @@ class RedisCache(Commands):
         cache = cls.__new__(cls)
         cache._set_up(SyncLink.open(url, client_options), prefix, ttl, serializer, type)
         return cache
-
-    _link: SyncLink
 
     def get(self, key: Key, default: Any = None, *, type: Any = None) -> Any:
         """Return the value of `key`, decoded (into `type`, if given), or `default`. One round trip."""
@@ -95,7 +93,7 @@ class RedisCache(Commands):
         return run(self._exists_plan(key))
 
     def get_many(self, keys: Iterable[Key], *, type: Any = None) -> dict[Any, Any]:
-        """Return those of `keys` that are there, with their values. One round trip per 10,000 (in a cluster, per node)."""
+        """Return the `keys` that are there with their values. One round trip per 10,000 (per node in a cluster)."""
         return run(self._get_many_plan(keys, type))
 
     def set_many(self, mapping: Mapping[Any, Any], ttl: float | None = None) -> None:
@@ -146,7 +144,7 @@ class RedisCache(Commands):
 
 
 class AwaitableStats(CacheStats):
-    """The same record; awaiting it returns it, so that an asyncio cache's `stats()` can be awaited like all the rest."""
+    """The same record; awaiting it returns it, so that an asyncio cache's `stats()` can be awaited like the rest."""
 
     __slots__ = ()
 
@@ -155,7 +153,7 @@ class AwaitableStats(CacheStats):
         yield
 
 
-class AsyncRedisCache(Commands):
+class AsyncRedisCache(Commands[AsyncLink]):
     """`RedisCache` for asyncio: the same methods, awaitable. `await cache[key]` raises CacheMiss, like `cache[key]`.
 
     One made by `from_url` may be used from several event loops, with a pool for each; their connections are closed with
@@ -191,8 +189,6 @@ class AsyncRedisCache(Commands):
         cache = cls.__new__(cls)
         cache._set_up(AsyncLink.open(url, client_options), prefix, ttl, serializer, type)
         return cache
-
-    _link: AsyncLink
 
     async def get(self, key: Key, default: Any = None, *, type: Any = None) -> Any:
         """See `RedisCache.get`."""

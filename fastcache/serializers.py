@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import pickle
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, get_origin, is_typeddict, runtime_checkable
 
 from .compression import Compression
@@ -263,7 +263,7 @@ def _is_instance(value: Any, type: Any) -> bool:
         return False
 
 
-_BY_NAME = {"json": Json, "msgpack": MsgPack, "raw": Raw}
+_BY_NAME: dict[str, Callable[[], Serializer]] = {"json": Json, "msgpack": MsgPack, "raw": Raw}
 
 
 def resolve(serializer: str | Serializer) -> Serializer:
@@ -271,8 +271,7 @@ def resolve(serializer: str | Serializer) -> Serializer:
     if isinstance(serializer, str):
         make = _BY_NAME.get(serializer)
         if make is not None:
-            made: Serializer = make()
-            return made
+            return make()
         if "pickle" in serializer:
             raise ConfigurationError(
                 f"serializer={serializer!r}: pickle runs code out of what it reads, so it needs a signature: give"
