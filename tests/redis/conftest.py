@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,33 @@ def face(request: pytest.FixtureRequest) -> Iterator[Face]:
     face.close()
 
 
+class LoopThread:
+    """An event loop that runs all the time, in a thread of its own, as a server's does."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=asyncio.run, args=(self._main(),))
+        self._thread.start()
+        self._ready.wait()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        self._ready.set()
+        await self._end.wait()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+
 class Blocking:
     """An AsyncRedisCache behind blocking calls in one event loop, so that one test is written for both faces."""
 
-    def __init__(self, runner: asyncio.Runner, cache: AsyncRedisCache) -> None:
+    def __init__(self, runner: LoopThread, cache: AsyncRedisCache) -> None:
         self._runner = runner
         self.cache = cache
 
@@ -78,7 +102,7 @@ class Face:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._runner = asyncio.Runner() if name == "asyncio" else None
+        self._runner = LoopThread() if name == "asyncio" else None
         self._caches: list[Any] = []
 
     @property

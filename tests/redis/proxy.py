@@ -32,6 +32,8 @@ class Proxy:
         self.delay = 0.0
         self.cut = 3
         self.accepted = 0
+        self.turns = 0  # how often a request followed a reply: round trips
+        self._replied = True
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._listener: socket.socket | None = None
         self._threads: list[threading.Thread] = []
@@ -87,6 +89,8 @@ class Proxy:
     def _requests(self, near: socket.socket, far: socket.socket) -> None:
         with suppress(OSError):
             while data := near.recv(65536):
+                self.turns += self._replied
+                self._replied = False
                 if self.mode == "no-hello" and b"HELLO" in data:
                     near.sendall(b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n")
                 elif self.mode == "garbage":
@@ -98,6 +102,7 @@ class Proxy:
     def _replies(self, far: socket.socket, near: socket.socket) -> None:
         with suppress(OSError):
             while data := far.recv(65536):
+                self._replied = True
                 mode = self.mode
                 if mode == "delay":
                     time.sleep(self.delay)  # the fault itself
