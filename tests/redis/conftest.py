@@ -142,3 +142,17 @@ class Face:
             cache.close()
         if self._runner is not None:
             self._runner.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The table of faults: what was measured, the slowest of each."""
+    from test_faults import TIMES
+
+    times = config.stash.get(TIMES, [])
+    if times:
+        terminalreporter.section("faults, measured")
+    worst: dict[tuple[str, str], tuple[float, str]] = {}
+    for test, what, seconds, outcome in times:
+        worst[test, what] = max(worst.get((test, what), (0.0, "")), (seconds, outcome))
+    for (test, what), (seconds, outcome) in worst.items():
+        terminalreporter.write_line(f"{test.removeprefix('test_'):75} {what:45} {seconds * 1000:9.2f} ms  {outcome:.90}")

@@ -111,8 +111,12 @@ class Proxy:
                         near.sendall(data[position : position + 1])
                 elif mode == "cut":
                     near.sendall(data[: self.cut])
-                    self._reset(near)
-                    break
+                    with self._lock:
+                        pairs, self._pairs = self._pairs, [pair for pair in self._pairs if near not in pair]
+                    for pair in pairs:
+                        if near in pair:
+                            self._end(pair, reset=True)
+                    return
                 elif mode not in ("silent", "garbage"):
                     near.sendall(data)
         self._close(near, far)
@@ -122,30 +126,29 @@ class Proxy:
         with suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
-    def _close(self, *sockets: socket.socket) -> None:
-        for sock in sockets:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR) if sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER) == 0 else None
-            sock.close()
+    def _close(self, near: socket.socket, far: socket.socket) -> None:
+        """Whoever takes the pair off the list closes it, once: a second close() could hit a number used again."""
         with self._lock:
-            self._pairs = [pair for pair in self._pairs if pair[0].fileno() >= 0]
+            mine = [pair for pair in self._pairs if near in pair]
+            self._pairs = [pair for pair in self._pairs if near not in pair]
+        for pair in mine:
+            self._end(pair, reset=False)
+
+    def _end(self, pair: tuple[socket.socket, socket.socket], reset: bool) -> None:
+        near, far = pair
+        if reset:
+            self._reset(near)
+        for sock, how in ((far, socket.SHUT_RDWR), (near, socket.SHUT_RD if reset else socket.SHUT_RDWR)):
+            with suppress(OSError):
+                sock.shutdown(how)  # wakes the thread that sits in recv()
+        for sock in pair:
+            sock.close()
 
     def _drop(self, reset: bool) -> None:
         with self._lock:
             pairs, self._pairs = self._pairs, []
-        for near, far in pairs:
-            if reset:
-                self._reset(near)
-                # A close() while another thread sits in recv() sends nothing yet; shutting the far side wakes that one.
-            with suppress(OSError):
-                far.shutdown(socket.SHUT_RDWR)
-            if not reset:
-                with suppress(OSError):
-                    near.shutdown(socket.SHUT_RDWR)
-            with suppress(OSError):
-                near.shutdown(socket.SHUT_RD)
-            near.close()
-            far.close()
+        for pair in pairs:
+            self._end(pair, reset)
 
     def reset_all(self) -> None:
         self._drop(reset=True)
