@@ -194,6 +194,17 @@ class _AsyncLine(_Line):
                 await line.disconnect(nowait=True)  # cancelled half-way through the handshake, a reply may still come
                 raise
 
+    @property
+    def lost(self) -> bool:
+        """Whether asyncio has seen the connection end, though redis-py hasn't.
+
+        Writing to it now would do harm beyond failing: until 3.13.5, `writelines` on a transport that was just reset
+        leaves a dead entry in the event loop under the number of its socket, and the next connection that gets the
+        number hangs until it times out (cpython#136234). The pool asks just before it hands a connection out.
+        """
+        writer = getattr(self, "_writer", None)
+        return writer is not None and writer.is_closing()
+
     async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         line: Any = super()
         try:

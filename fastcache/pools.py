@@ -72,6 +72,9 @@ class _AsyncPool(aio.BlockingConnectionPool):
             connection = take()
         try:
             await self.ensure_connection(connection)
+            if connection.lost:
+                await connection.disconnect(nowait=True)
+                await connection.connect()
         except BaseException:
             self._give_back(connection)
             raise

@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import servers  # noqa: E402
-from proxy import Proxy  # noqa: E402
+from proxy import TIMES, Proxy  # noqa: E402
 
 from fastcache.redis import AsyncRedisCache, RedisCache  # noqa: E402
 
@@ -144,15 +144,14 @@ class Face:
             self._runner.close()
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The table of faults: what was measured, the slowest of each."""
-    from test_faults import TIMES
-
-    times = config.stash.get(TIMES, [])
-    if times:
-        terminalreporter.section("faults, measured")
+    if not TIMES:
+        return
+    terminalreporter.section("faults, measured")
     worst: dict[tuple[str, str], tuple[float, str]] = {}
-    for test, what, seconds, outcome in times:
+    for test, what, seconds, outcome in TIMES:
         worst[test, what] = max(worst.get((test, what), (0.0, "")), (seconds, outcome))
     for (test, what), (seconds, outcome) in worst.items():
-        terminalreporter.write_line(f"{test.removeprefix('test_'):75} {what:45} {seconds * 1000:9.2f} ms  {outcome:.90}")
+        name = test.removeprefix("test_")
+        terminalreporter.write_line(f"{name:72} {what:44} {seconds * 1000:9.2f} ms  {outcome:.100}")

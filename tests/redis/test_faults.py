@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 import servers
-from proxy import Proxy
+from proxy import TIMES, Proxy
 
 from fastcache.breaker import FAILURES_TO_OPEN
 from fastcache.errors import BackendError, BackendTimeout
@@ -27,12 +27,9 @@ def measured(request, face):
     """Note a time under a name, for the table at the end."""
 
     def note(what, seconds, outcome=""):
-        request.config.stash.setdefault(TIMES, []).append((request.node.name, what, seconds, outcome))
+        TIMES.append((request.node.name, what, seconds, outcome))
 
     return note
-
-
-TIMES = pytest.StashKey[list]()
 
 
 @contextmanager
