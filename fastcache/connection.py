@@ -198,9 +198,9 @@ class _AsyncLine(_Line):
     def lost(self) -> bool:
         """Whether asyncio has seen the connection end, though redis-py hasn't.
 
-        Writing to it now would do harm beyond failing: until 3.13.5, `writelines` on a transport that was just reset
+        Writing to it now would do harm beyond failing: since 3.12 `writelines` on a transport that was just reset
         leaves a dead entry in the event loop under the number of its socket, and the next connection that gets the
-        number hangs until it times out (cpython#136234). The pool asks just before it hands a connection out.
+        number hangs until it times out (cpython#136234, mended late in 3.13). The pool asks just before it hands a connection out.
         """
         writer = getattr(self, "_writer", None)
         return writer is not None and writer.is_closing()

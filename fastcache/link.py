@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
+import weakref
 from collections.abc import AsyncGenerator, Hashable
 from typing import Any
 
@@ -148,6 +149,8 @@ class AsyncLink:
         self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         self._lock = threading.Lock()
+        # Keeps the clients alive until they are closed properly, should the program drop the cache without closing it.
+        weakref.finalize(self, _abandon, self._guards, self._clients).atexit = False
 
     @classmethod
     def to(cls, client: Any) -> AsyncLink:
@@ -197,12 +200,12 @@ class AsyncLink:
             if self.closed:
                 return
             self.closed = True
-            guards, self._guards = self._guards, {}
+            guards = list(self._guards.items())
         probe = self.breaker.stop_probing(self)
         if probe is not None:
             await probe.ajoin()
         here = asyncio.get_running_loop()
-        for loop, guard in list(guards.items()):  # each removes itself from there
+        for loop, guard in guards:
             if loop is here:
                 await guard.aclose()
             elif loop.is_running():
@@ -214,13 +217,20 @@ async def _close(guard: AsyncGenerator[None, None]) -> None:
     await guard.aclose()
 
 
+def _abandon(guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]], *_: object) -> None:
+    """The cache is garbage: close its pools, each in its loop."""
+    for loop, guard in list(guards.items()):
+        if not loop.is_closed():
+            asyncio.run_coroutine_threadsafe(_close(guard), loop)
+
+
 async def _until_shutdown(
     pool: Any, loop: asyncio.AbstractEventLoop, *registers: dict[asyncio.AbstractEventLoop, Any]
 ) -> AsyncGenerator[None, None]:
-    """Disconnect the pool when its loop shuts down, the cache is closed, or the cache is garbage.
+    """Disconnect the pool when it is closed, or when its loop shuts down.
 
-    An event loop finalises its unfinished async generators in all three cases (PEP 525, `loop.shutdown_asyncgens`, part
-    of `asyncio.run`): the one public hook at which connections can still be closed properly before their loop is gone.
+    An event loop closes its unfinished async generators before it ends (PEP 525, `loop.shutdown_asyncgens`, part of
+    `asyncio.run`): the one public hook at which connections can still be closed properly.
     """
     try:
         yield

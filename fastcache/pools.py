@@ -90,7 +90,7 @@ class _AsyncPool(aio.BlockingConnectionPool):
             if turn.done() and not turn.cancelled():
                 self._give_back(turn.result())  # it came in the same moment
             else:
-                self._waiting.remove(turn)
+                turn.cancel()  # `_give_back` passes over it
             if isinstance(error, TimeoutError):
                 raise PoolExhausted(_exhausted(self)) from error
             raise

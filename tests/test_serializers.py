@@ -332,7 +332,9 @@ ALL = [Json, MsgPack, Raw, lambda **options: SignedPickle(SECRET, **options)]
 def test_compression_starts_at_two_kibibytes_and_only_where_it_saves_a_tenth(make):
     """Below, or for noise, what is stored is what would be stored without it."""
     plain, packing = make(), make(compression=True)
-    noise = zlib.compress(bytes(range(256)) * 8) + uuid.uuid4().bytes * 3 + b"".join(uuid.uuid4().bytes for _ in range(300))
+    noise = (
+        zlib.compress(bytes(range(256)) * 8) + uuid.uuid4().bytes * 3 + b"".join(uuid.uuid4().bytes for _ in range(300))
+    )
     values = [b"x" * 100, noise] if not isinstance(plain, Json) else ["x" * 100]
     for value in values:
         assert packing.dumps(value, KEY) == plain.dumps(value, KEY)
@@ -365,7 +367,9 @@ def test_a_value_exactly_at_the_cap_comes_back():
         raw.loads(Compression().pack(b"x" * 5001), KEY)
 
 
-@pytest.mark.parametrize("damage", [lambda d: d[:-3], lambda d: d + b"x", lambda d: d[:5], lambda d: d[:4] + b"9" + d[5:]])
+@pytest.mark.parametrize(
+    "damage", [lambda d: d[:-3], lambda d: d + b"x", lambda d: d[:5], lambda d: d[:4] + b"9" + d[5:]]
+)
 def test_damaged_compressed_data_is_refused(damage):
     """Truncated, followed by something, empty, of an unknown kind."""
     raw = Raw(compression=True)
@@ -400,12 +404,22 @@ def test_compression_takes_a_bool_or_a_compression():
 # -- fuzzing -----------------------------------------------------------------------------------------------------------
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
 types = st.sampled_from([None, Any, *(type_ for _, type_ in TYPED)])
-DECODERS = [Json(), MsgPack(), Raw(), SignedPickle(SECRET), *(make(compression=Compression(min_size=0)) for make in ALL)]
+DECODERS = [
+    Json(),
+    MsgPack(),
+    Raw(),
+    SignedPickle(SECRET),
+    *(make(compression=Compression(min_size=0)) for make in ALL),
+]
 
 
 @given(st.binary(max_size=200), types)

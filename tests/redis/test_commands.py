@@ -130,7 +130,9 @@ def test_no_ttl_anywhere_says_how_to_mean_it(face, server):
         face.from_url(server.url).set("a", 1)
 
 
-@pytest.mark.parametrize(("ttl", "least", "most"), [(0.0001, 0, 1), (1, 900, 1000), (2.5, 2400, 2500), (Fraction(3, 2), 1400, 1500)])
+@pytest.mark.parametrize(
+    ("ttl", "least", "most"), [(0.0001, 0, 1), (1, 900, 1000), (2.5, 2400, 2500), (Fraction(3, 2), 1400, 1500)]
+)
 def test_ttl_becomes_milliseconds(cache, server, ttl, least, most):
     """At least one, so that a tiny ttl is a short life and not an error of Redis."""
     with server.client() as client:
