@@ -214,6 +214,8 @@ class Commands(Generic[AnyLink]):
         elif isinstance(error, ResponseError):
             link.breaker.answered()
         reason = str(error) or error.__class__.__name__
+        if isinstance(error, ResponseError) and ("HELLO" in reason or "NOPROTO" in reason):
+            reason += " (this server doesn't speak RESP3: make the client with protocol=2, or use from_url)"
         kind = BackendTimeout if is_timeout(error) else BackendError
         return kind(f"Redis at {link.breaker.server}: {command}: {reason}")
 

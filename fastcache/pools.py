@@ -8,6 +8,7 @@ command.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from typing import Any, cast
 
@@ -127,6 +128,14 @@ def _options(url: str, lines: Lines, options: dict[str, Any], connection: Any, r
         )
     merged["connection_class"] = LINES[merged.get("connection_class", connection.Connection)]
     merged["lines"] = lines
+    for name in ("socket_timeout", "socket_connect_timeout", "timeout"):
+        seconds = merged[name]
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if seconds is not None and not (number and 0 < seconds < math.inf):
+            raise ConfigurationError(f"{name}={seconds!r}: must be a number of seconds above 0, or None to wait for ever")
+    size = merged["max_connections"]
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ConfigurationError(f"max_connections={size!r}: must be an int of 1 or more")
     try:
         # Maintenance notifications (redis-py 7) cost a round trip at connect, and with them the pools no longer refuse
         # a connection that has an unread reply. A cache has no use for them.

@@ -14,10 +14,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import servers  # noqa: E402
-from proxy import TIMES, Proxy  # noqa: E402
+import servers
+from proxy import TIMES, Proxy
 
-from fastcache.redis import AsyncRedisCache, RedisCache  # noqa: E402
+from fastcache.redis import AsyncRedisCache, RedisCache
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +89,9 @@ class Blocking:
         if not inspect.iscoroutinefunction(attribute):
             return attribute
         return lambda *args, **kwargs: self._runner.run(attribute(*args, **kwargs))
+
+    def __repr__(self) -> str:
+        return repr(self.cache)
 
     def __getitem__(self, key: Any) -> Any:
         async def item() -> Any:

@@ -119,7 +119,7 @@ class Server:
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.binary} ended: {(self.directory / 'log').read_text()}")
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
-                if self.options.get("tls-port") or sock.send(b"PING\r\n") and sock.recv(1):
+                if self.options.get("tls-port") or (sock.send(b"PING\r\n") and sock.recv(1)):
                     return
             if time.monotonic() > end:
                 raise RuntimeError(f"{self.binary} doesn't answer: {(self.directory / 'log').read_text()}")

@@ -1,4 +1,4 @@
-"""What only asyncio has: cancellation, several event loops, tasks that share a pool, and connections that end with it."""
+"""What only asyncio has: cancellation, several event loops, tasks that share a pool, connections that end with it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_cancellation_on_a_client_of_the_program_s_own_mixes_up_no_reply(server)
 
 
 def test_three_hundred_tasks_share_a_pool_of_five(server):
-    """They wait for each other in the order they came; redis-py's default pool would fail two thirds of three hundred."""
+    """They wait in the order they came; redis-py's default pool would fail two thirds of three hundred."""
 
     async def main():
         async with AsyncRedisCache.from_url(server.url, ttl=60, max_connections=5, client_name="five") as cache:

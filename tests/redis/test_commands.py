@@ -111,7 +111,7 @@ def test_membership_and_iteration_are_refused():
 
 @pytest.mark.parametrize("ttl", [0, -1, math.nan, -math.inf, True, False, "60", None, b"1", 1j, 1e300, 10**400, [1]])
 def test_bad_ttl_is_refused_and_nothing_is_stored(face, server, ttl):
-    """At construction, in set and in set_many, before anything is sent. (None: no default either, so it must be said.)"""
+    """At construction, in set and in set_many, before anything is sent. (None: there is no default.)"""
     cache = face.from_url(server.url)
     with pytest.raises(ConfigurationError, match="ttl"):
         cache.set("a", 1, ttl=ttl)
@@ -400,7 +400,7 @@ def test_a_value_that_does_not_decode_names_key_type_and_path(cache, server):
     with server.client() as client:
         client.set("fastcache:u", '{"id": 1, "name": 5}')
         client.set("fastcache:broken", '{"id": ')
-    with pytest.raises(SerializationError, match="fastcache:u.*User.*expected `str`|Expected `str`") as caught:
+    with pytest.raises(SerializationError, match=r"fastcache:u.*User.*Expected `str`") as caught:
         cache.get("u", type=User)
     assert (caught.value.key, caught.value.type, caught.value.path) == ("u", User, "$.name")
     with pytest.raises(SerializationError) as caught:

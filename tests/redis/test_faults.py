@@ -106,7 +106,7 @@ def test_refused(face, proxy, measured):
 
 
 def test_refused_costs_one_connection_attempt_per_call(face, server, measured):
-    """No retry is hidden anywhere: a closed port is knocked at once per call, and not at all once the breaker is open."""
+    """No retry is hidden: a dead port is knocked at once per call, and not at all once the breaker is open."""
     with Proxy(server.port) as proxy:
         cache = face.from_url(proxy.url, ttl=60)
         proxy.mode = "cut"
@@ -306,21 +306,24 @@ def _replica(master):
 
 def test_read_only_replica(face, measured):
     """A replica answers reads, and refuses writes by a reply that doesn't open the breaker."""
-    with servers.Server(repl_diskless_sync_delay=0).start() as master, _replica(master) as replica:
-        with replica.client() as admin:
-            while admin.info("replication")["master_link_status"] != "up":
-                time.sleep(0.02)
-            with master.client() as writer:
-                writer.set("fastcache:a", '"value"')
-                writer.wait(1, 5000)
-            cache = face.from_url(replica.url, ttl=60)
-            for _ in range(8):
-                with fails(measured, match="read.?only"):
-                    cache.set("a", 1)
-            assert cache.get("a") == "value"
-            assert cache.stats().breaker == "closed"
-            admin.execute_command("REPLICAOF", "NO", "ONE")
-            works(cache)
+    with (
+        servers.Server(repl_diskless_sync_delay=0).start() as master,
+        _replica(master) as replica,
+        replica.client() as admin,
+    ):
+        while admin.info("replication")["master_link_status"] != "up":
+            time.sleep(0.02)
+        with master.client() as writer:
+            writer.set("fastcache:a", '"value"')
+            writer.wait(1, 5000)
+        cache = face.from_url(replica.url, ttl=60)
+        for _ in range(8):
+            with fails(measured, match="read.?only"):
+                cache.set("a", 1)
+        assert cache.get("a") == "value"
+        assert cache.stats().breaker == "closed"
+        admin.execute_command("REPLICAOF", "NO", "ONE")
+        works(cache)
 
 
 def test_loading(face, measured):
