@@ -157,7 +157,7 @@ def test_tls_to_a_stranger_is_refused(face, tls_server):
     """A certificate that no known CA signed: an error at once, not a connection without checks."""
     server, _ = tls_server
     cache = face.from_url(f"rediss://:se%3Acret%2F%40@127.0.0.1:{server.port}", ttl=60)
-    with pytest.raises(BackendError, match="(?i)certificate"):
+    with pytest.raises(BackendError, match=r"(?i)certificate"):
         cache.set("a", 1)
 
 
