@@ -13,12 +13,12 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from redis.exceptions import ResponseError
+from redis.exceptions import AskError, ResponseError, TryAgainError
 
 from .connection import is_outage, is_timeout
 from .errors import BackendError, BackendTimeout, CacheMiss, ConfigurationError, SerializationError
 from .expiry import check_ttl, milliseconds
-from .link import AsyncLink, SyncLink
+from .link import AsyncLink, SyncLink, Target
 from .plan import Call
 from .serializers import Serializer, resolve
 
@@ -92,7 +92,7 @@ class Commands(Generic[AnyLink]):
             "l2_hits": self._hits,
             "misses": self._misses,
             "backend_errors": self._backend_errors,
-            "breaker": self._link.breaker.state,
+            "breaker": self._link.state(),
         }
 
     # -- names, values, lifetimes ----------------------------------------------------------------------------------
@@ -162,62 +162,79 @@ class Commands(Generic[AnyLink]):
 
     # -- the way to the server -------------------------------------------------------------------------------------
 
-    def _execute_plan(self, *command: Any, **options: Any) -> Steps[Any]:
+    def _execute_plan(self, *command: Any, target: Target | None = None, **options: Any) -> Steps[Any]:
         """Send one command. `NEVER_DECODE` makes redis-py return bytes from a client that decodes, too."""
-        self._admit(command[0])
+        link = self._link
+        if target is None:
+            target = link.at(command[1]) if link.cluster else link
+        self._admit(command[0], target)
         try:
-            reply = yield Call(self._link.client.execute_command, *command, NEVER_DECODE=True, **options)
+            reply = yield Call(link.client.execute_command, *command, NEVER_DECODE=True, **options)
         except Exception as error:
-            raise self._failure(command[0], error) from error
-        breaker = self._link.breaker
-        if breaker.failures:
-            breaker.answered()
+            raise self._failure(command[0], error, target) from error
+        if target.breaker.failures:
+            target.breaker.answered()
         return reply
 
-    def _pipeline_plan(self, commands: Iterable[tuple[Any, ...]]) -> Steps[list[Any]]:
+    def _pipeline_plan(self, commands: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
         """Send many commands in one round trip (in a cluster, one per node). Replies that are errors are returned."""
         link = self._link
-        self._admit("pipeline")
+        targets = [link.at(command[1]) for command in commands]
+        for target in set(targets):
+            self._admit("pipeline", target)
         try:
-            pipe = link.client.pipeline() if link.cluster else link.client.pipeline(transaction=False)
-            for command in commands:
-                pipe.execute_command(*command, NEVER_DECODE=True)
-            replies: list[Any] = yield Call(pipe.execute, raise_on_error=False)
-        except Exception as error:
-            raise self._failure("pipeline", error) from error
-        outage = next((reply for reply in replies if isinstance(reply, Exception) and is_outage(reply)), None)
-        if outage is not None:  # a node of the cluster
-            raise self._failure("pipeline", outage) from outage
-        link.breaker.answered()
+            replies: list[Any] = yield Call(link.pipeline, commands)
+        except Exception as error:  # of some node; a PONG soon clears those that it wasn't
+            for target in list(set(targets))[1:]:
+                self._count(error, target)
+            raise self._failure("pipeline", error, targets[0]) from error
+        self._expect(replies, commands)
+        moved = []
+        for place, (reply, target) in enumerate(zip(replies, targets, strict=True)):
+            if isinstance(reply, AskError | TryAgainError):  # MovedError is an AskError
+                moved.append(place)
+            elif isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+                raise self._failure("pipeline", reply, target) from reply
+        for target in set(targets):
+            target.breaker.answered()
+        for place in moved:
+            try:
+                replies[place] = yield from self._execute_plan(*commands[place])
+            except BackendError as error:
+                if not isinstance(error.__cause__, ResponseError):
+                    raise
+                replies[place] = error.__cause__
         return replies
 
-    def _admit(self, command: str) -> None:
-        link = self._link
+    def _admit(self, command: str, target: Target) -> None:
+        link, breaker = self._link, target.breaker
         if link.closed:
             raise BackendError(f"{command}: the cache is closed")
-        breaker = link.breaker
         if breaker.is_open:
             self._backend_errors += 1
-            breaker.keep_probing(link.ping, link.asynchronous)
+            breaker.keep_probing(target.ping, link.asynchronous)
             raise BackendError(f"Redis at {breaker.server}: {command}: {breaker.reason()}")
 
-    def _failure(self, command: str, error: Exception) -> BackendError:
+    def _count(self, error: Exception, target: Target) -> None:
+        """Tell the breaker what an error means, before anyone can swallow it."""
+        if is_outage(error):
+            target.breaker.failed(error)
+            if target.breaker.is_open:
+                target.breaker.keep_probing(target.ping, self._link.asynchronous)
+        elif isinstance(error, ResponseError):
+            target.breaker.answered()
+
+    def _failure(self, command: str, error: Exception, target: Target) -> BackendError:
         """Count an error of redis-py and say it in this package's terms."""
         if isinstance(error, BackendError):
             return error
-        link = self._link
         self._backend_errors += 1
-        if is_outage(error):
-            link.breaker.failed(error)
-            if link.breaker.is_open:
-                link.breaker.keep_probing(link.ping, link.asynchronous)
-        elif isinstance(error, ResponseError):
-            link.breaker.answered()
+        self._count(error, target)
         reason = str(error) or error.__class__.__name__
         if isinstance(error, ResponseError) and ("HELLO" in reason or "NOPROTO" in reason):
             reason += " (this server doesn't speak RESP3: make the client with protocol=2, or use from_url)"
         kind = BackendTimeout if is_timeout(error) else BackendError
-        return kind(f"Redis at {link.breaker.server}: {command}: {reason}")
+        return kind(f"Redis at {target.breaker.server}: {command}: {reason}")
 
     # -- the operations --------------------------------------------------------------------------------------------
 
@@ -277,7 +294,7 @@ class Commands(Generic[AnyLink]):
         if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
             return None
         if isinstance(reply, Exception):
-            raise self._failure("GET", reply) from reply
+            raise self._failure("GET", reply, self._link) from reply
         return reply
 
     def _set_many_plan(self, mapping: Mapping[Any, Any], ttl: float | None) -> Steps[None]:
@@ -290,7 +307,9 @@ class Commands(Generic[AnyLink]):
             failed = [(key, reply) for key, reply in zip(batch, replies, strict=True) if isinstance(reply, Exception)]
             if failed:
                 key, error = failed[0]
-                raise self._failure(f"SET ({len(failed)} of {len(batch)} not stored, the first is {key!r})", error)
+                raise self._failure(
+                    f"SET ({len(failed)} of {len(batch)} not stored, the first is {key!r})", error, self._link
+                ) from error
 
     def _delete_many_plan(self, keys: Iterable[Key]) -> Steps[int]:
         return (yield from self._unlink_plan(list(self._names(keys).values())))
@@ -302,7 +321,7 @@ class Commands(Generic[AnyLink]):
                 replies = yield from self._pipeline_plan([("UNLINK", name) for name in batch])
                 error = next((reply for reply in replies if isinstance(reply, Exception)), None)
                 if error is not None:
-                    raise self._failure("UNLINK", error) from error
+                    raise self._failure("UNLINK", error, self._link) from error
                 deleted += sum(replies)
             else:
                 deleted += yield from self._execute_plan("UNLINK", *batch)
@@ -326,19 +345,22 @@ class Commands(Generic[AnyLink]):
     def _primaries_plan(self) -> Steps[list[Any]]:
         client = self._link.client
         if self._link.asynchronous:  # an asyncio cluster client knows no nodes before its first command
-            self._admit("SCAN")
+            self._admit("SCAN", self._link)
             try:
                 yield Call(client.initialize)
             except Exception as error:
-                raise self._failure("SCAN", error) from error
+                raise self._failure("SCAN", error, self._link) from error
         return list(client.get_primaries())
 
     def _sweep_plan(self, pattern: bytes, node: Any) -> Steps[int]:
         options = {} if node is None else {"target_nodes": node}
+        target = self._link if node is None else self._link.node(node)
         cursor: Any = 0
         deleted = 0
         while True:
-            reply = yield from self._execute_plan("SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_COUNT, **options)
+            reply = yield from self._execute_plan(
+                "SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_COUNT, target=target, **options
+            )
             cursor, names = reply
             if isinstance(cursor, dict):  # a cluster client says it for each node that was asked
                 (cursor,) = cursor.values()

@@ -11,8 +11,8 @@ import asyncio
 import threading
 import warnings
 import weakref
-from collections.abc import AsyncGenerator, Hashable
-from typing import Any
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from typing import Any, Protocol
 
 import redis
 import redis.asyncio
@@ -20,13 +20,15 @@ import redis.asyncio.client
 import redis.asyncio.sentinel
 import redis.client
 import redis.sentinel
+from redis.cluster import PipelineCommand
+from redis.exceptions import RedisClusterException
 
 from .breaker import Breaker, breaker_of
 from .connection import Lines
 from .errors import BackendError, ConfigurationError
 from .pools import async_pool, sync_pool
 
-__all__ = ["AsyncLink", "SyncLink"]
+__all__ = ["AsyncLink", "SyncLink", "Target"]
 
 _SYNC = (redis.Redis, redis.RedisCluster)
 _ASYNC = (redis.asyncio.Redis, redis.asyncio.RedisCluster)
@@ -80,17 +82,85 @@ def _refuse(client: object, face: str, other_face: str, wanted: tuple[type, ...]
         )
 
 
-class SyncLink:
+class Target(Protocol):
+    """A server that commands go to: its breaker, and how to ask it for a PONG."""
+
+    breaker: Breaker
+
+    def ping(self) -> Any:
+        """Ask for a PONG, past the breaker. Raises unless one came."""
+
+
+class _Link:
+    """What both links have in common: one target, and in a cluster one more for each primary."""
+
+    asynchronous: bool
+    client: Any
+
+    def ping(self) -> Any:
+        """Ask for a PONG, past the breaker. Raises unless one came. In a cluster, of any primary."""
+
+    def __init__(self, client: Any, breaker: Breaker) -> None:
+        self.breaker = breaker
+        self.cluster = isinstance(client, _CLUSTERS)
+        self.bytes_keys = _is_bytes_client(client)
+        self.closed = False
+        self._nodes: dict[str, Target] = {}
+
+    def at(self, name: bytes) -> Target:
+        """The target that holds a key: in a cluster the primary of its slot, as far as the client knows."""
+        if not self.cluster:
+            return self
+        try:
+            return self.node(self.client.get_node_from_key(name))
+        except RedisClusterException:  # no slots known yet, or none covers the key: the cluster as a whole
+            return self
+
+    def node(self, node: Any) -> Target:
+        target = self._nodes.get(node.name)
+        if target is None:
+            target = self._nodes.setdefault(node.name, _Node(self, node))
+        return target
+
+    def state(self) -> str:
+        """The worst state of a breaker that this cache can run into."""
+        states = {self.breaker.state, *(target.breaker.state for target in list(self._nodes.values()))}
+        return next(state for state in ("open", "half-open", "closed") if state in states)
+
+    def _stop_probing(self) -> list[Any]:
+        probes = [target.breaker.stop_probing(target) for target in (self, *self._nodes.values())]
+        return [probe for probe in probes if probe is not None]
+
+
+class _Node:
+    """A primary of a cluster."""
+
+    def __init__(self, link: _Link, node: Any) -> None:
+        self._link = weakref.ref(link)
+        self._name = node.name
+        self.breaker = breaker_of(*_address({"host": node.host, "port": node.port}))
+
+    def ping(self) -> Any:
+        """Ask this node, as the client knows it by now. One that left the cluster stands in nobody's way any more."""
+        link = self._link()
+        node = None if link is None else link.client.get_node(node_name=self._name)
+        if link is None or node is None:
+            return _nothing() if link is not None and link.asynchronous else None
+        return link.client.execute_command("PING", target_nodes=node)
+
+
+async def _nothing() -> None:
+    pass
+
+
+class SyncLink(_Link):
     """One blocking client, the program's or the cache's own."""
 
     asynchronous = False
 
     def __init__(self, client: Any, breaker: Breaker, owned: bool) -> None:
+        super().__init__(client, breaker)
         self.client = client
-        self.breaker = breaker
-        self.cluster = isinstance(client, _CLUSTERS)
-        self.bytes_keys = _is_bytes_client(client)
-        self.closed = False
         self._owned = owned
         self._probe_pool: Any = None
 
@@ -110,7 +180,6 @@ class SyncLink:
         return link
 
     def ping(self) -> None:
-        """Ask for a PONG, past the breaker. Raises unless one came."""
         if not self._owned:
             self.client.execute_command("PING", **({"target_nodes": "random"} if self.cluster else {}))
             return
@@ -120,28 +189,37 @@ class SyncLink:
         finally:
             self._probe_pool.disconnect()
 
+    def pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands in one round trip (per node); replies that are errors are returned. Redirects are not followed:
+        redis-py would also repeat, one by one, what a silent node didn't answer.
+        """
+        if not self.cluster:
+            pipe = self.client.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*command, NEVER_DECODE=True)
+            return list(pipe.execute(raise_on_error=False))
+        stack = [PipelineCommand(command, {"NEVER_DECODE": True}, place) for place, command in enumerate(commands)]
+        pipe = self.client.pipeline()
+        return list(pipe.send_cluster_commands(stack, raise_on_error=False, allow_redirections=False))
+
     def close(self) -> None:
         if self.closed:
             return
         self.closed = True
-        probe = self.breaker.stop_probing(self)
-        if probe is not None:
+        for probe in self._stop_probing():
             probe.join()
         if self._owned:
             self.client.close()
             self.client.connection_pool.disconnect()
 
 
-class AsyncLink:
+class AsyncLink(_Link):
     """One asyncio client of the program's, or one of the cache's own for each event loop that uses it."""
 
     asynchronous = True
 
     def __init__(self, client: Any, breaker: Breaker, url: str = "", options: dict[str, Any] | None = None) -> None:
-        self.breaker = breaker
-        self.cluster = isinstance(client, _CLUSTERS)
-        self.bytes_keys = _is_bytes_client(client)
-        self.closed = False
+        super().__init__(client, breaker)
         self._given = client if options is None else None
         self._url = url
         self._options = options or {}
@@ -164,7 +242,7 @@ class AsyncLink:
         return cls(sample, breaker_of(*_server(sample)), url, options)
 
     @property
-    def client(self) -> Any:
+    def client(self) -> Any:  # type: ignore[override]
         """The client to use in the running event loop."""
         if self._given is not None:
             return self._given
@@ -184,7 +262,6 @@ class AsyncLink:
         return client
 
     async def ping(self) -> None:
-        """Ask for a PONG, past the breaker. Raises unless one came."""
         if self._given is not None:
             await self._given.execute_command("PING", **({"target_nodes": "random"} if self.cluster else {}))
             return
@@ -195,14 +272,21 @@ class AsyncLink:
         finally:
             await pool.disconnect()
 
+    async def pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """See `SyncLink.pipeline`."""
+        pipe = self.client.pipeline() if self.cluster else self.client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command, NEVER_DECODE=True)
+        options = {"allow_redirections": False} if self.cluster else {}
+        return list(await pipe.execute(raise_on_error=False, **options))
+
     async def close(self) -> None:
         with self._lock:
             if self.closed:
                 return
             self.closed = True
             guards = list(self._guards.items())
-        probe = self.breaker.stop_probing(self)
-        if probe is not None:
+        for probe in self._stop_probing():
             await probe.ajoin()
         here = asyncio.get_running_loop()
         for loop, guard in guards:
