@@ -1,8 +1,7 @@
-"""The link between a cache and its client: which server it is, whose client it is, and how both end.
+"""The link between a cache and its client: whose client it is, how many there are, and how they end.
 
-Owns telling redis-py's clients apart (single, cluster, Sentinel's master; sync or asyncio), the clients that `from_url`
-makes (one, or one per event loop), and closing exactly those. It must never send a command of a caller; the only thing
-it asks the server itself is PING, for the breaker.
+Owns refusing what isn't a client of this face, the clients that `from_url` makes (one, or one per event loop), sending
+a pipeline, and closing exactly what the cache made. It must never decide which command is sent.
 """
 
 from __future__ import annotations
@@ -11,61 +10,26 @@ import asyncio
 import threading
 import warnings
 import weakref
-from collections.abc import AsyncGenerator, Hashable, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 import redis
 import redis.asyncio
 import redis.asyncio.client
-import redis.asyncio.sentinel
 import redis.client
-import redis.sentinel
 from redis.cluster import PipelineCommand
-from redis.exceptions import RedisClusterException
 
 from .breaker import Breaker, breaker_of
 from .connection import Lines
 from .errors import BackendError, ConfigurationError
 from .pools import async_pool, sync_pool
+from .targets import Servers, identify
 
-__all__ = ["AsyncLink", "SyncLink", "Target"]
+__all__ = ["AsyncLink", "SyncLink"]
 
 _SYNC = (redis.Redis, redis.RedisCluster)
 _ASYNC = (redis.asyncio.Redis, redis.asyncio.RedisCluster)
-_CLUSTERS = (redis.RedisCluster, redis.asyncio.RedisCluster)
 _PIPELINES = (redis.client.Pipeline, redis.asyncio.client.Pipeline)
-_SENTINELS = (redis.sentinel.SentinelConnectionPool, redis.asyncio.sentinel.SentinelConnectionPool)
-
-
-def _server(client: Any) -> tuple[Hashable, str]:
-    """The server's identity, by which caches share a breaker, and its name in messages (never with a password)."""
-    if isinstance(client, _CLUSTERS):
-        nodes = sorted(str(name) for name in client.nodes_manager.startup_nodes)
-        return ("cluster", *nodes), f"cluster {nodes[0] if nodes else ''}"
-    pool: Any = client.connection_pool
-    if isinstance(pool, _SENTINELS):
-        return _address_of_sentinel(pool), f"{pool.service_name} of Sentinel"
-    return _address(pool.connection_kwargs)
-
-
-def _address_of_sentinel(pool: Any) -> Hashable:
-    sentinels = pool.sentinel_manager.sentinels
-    watchers = sorted(str(_address(sentinel.connection_pool.connection_kwargs)[0]) for sentinel in sentinels)
-    return ("sentinel", pool.service_name, bool(pool.is_master), *watchers)
-
-
-def _address(options: dict[str, Any]) -> tuple[Hashable, str]:
-    path = options.get("path")
-    if path is not None:
-        return ("unix", str(path)), str(path)
-    host, port = options.get("host") or "localhost", int(options.get("port") or 6379)
-    return ("tcp", host, port), f"{host}:{port}"
-
-
-def _is_bytes_client(client: Any) -> bool:
-    get_encoder = getattr(client, "get_encoder", None)
-    encoder = get_encoder() if get_encoder is not None else client.encoder
-    return not encoder.decode_responses
 
 
 def _refuse(client: object, face: str, other_face: str, wanted: tuple[type, ...], other: tuple[type, ...]) -> None:
@@ -82,78 +46,7 @@ def _refuse(client: object, face: str, other_face: str, wanted: tuple[type, ...]
         )
 
 
-class Target(Protocol):
-    """A server that commands go to: its breaker, and how to ask it for a PONG."""
-
-    breaker: Breaker
-
-    def ping(self) -> Any:
-        """Ask for a PONG, past the breaker. Raises unless one came."""
-
-
-class _Link:
-    """What both links have in common: one target, and in a cluster one more for each primary."""
-
-    asynchronous: bool
-    client: Any
-
-    def ping(self) -> Any:
-        """Ask for a PONG, past the breaker. Raises unless one came. In a cluster, of any primary."""
-
-    def __init__(self, client: Any, breaker: Breaker) -> None:
-        self.breaker = breaker
-        self.cluster = isinstance(client, _CLUSTERS)
-        self.bytes_keys = _is_bytes_client(client)
-        self.closed = False
-        self._nodes: dict[str, Target] = {}
-
-    def at(self, name: bytes) -> Target:
-        """The target that holds a key: in a cluster the primary of its slot, as far as the client knows."""
-        if not self.cluster:
-            return self
-        try:
-            return self.node(self.client.get_node_from_key(name))
-        except RedisClusterException:  # no slots known yet, or none covers the key: the cluster as a whole
-            return self
-
-    def node(self, node: Any) -> Target:
-        target = self._nodes.get(node.name)
-        if target is None:
-            target = self._nodes.setdefault(node.name, _Node(self, node))
-        return target
-
-    def state(self) -> str:
-        """The worst state of a breaker that this cache can run into."""
-        states = {self.breaker.state, *(target.breaker.state for target in list(self._nodes.values()))}
-        return next(state for state in ("open", "half-open", "closed") if state in states)
-
-    def _stop_probing(self) -> list[Any]:
-        probes = [target.breaker.stop_probing(target) for target in (self, *self._nodes.values())]
-        return [probe for probe in probes if probe is not None]
-
-
-class _Node:
-    """A primary of a cluster."""
-
-    def __init__(self, link: _Link, node: Any) -> None:
-        self._link = weakref.ref(link)
-        self._name = node.name
-        self.breaker = breaker_of(*_address({"host": node.host, "port": node.port}))
-
-    def ping(self) -> Any:
-        """Ask this node, as the client knows it by now. One that left the cluster stands in nobody's way any more."""
-        link = self._link()
-        node = None if link is None else link.client.get_node(node_name=self._name)
-        if link is None or node is None:
-            return _nothing() if link is not None and link.asynchronous else None
-        return link.client.execute_command("PING", target_nodes=node)
-
-
-async def _nothing() -> None:
-    pass
-
-
-class SyncLink(_Link):
+class SyncLink(Servers):
     """One blocking client, the program's or the cache's own."""
 
     asynchronous = False
@@ -167,14 +60,14 @@ class SyncLink(_Link):
     @classmethod
     def to(cls, client: Any) -> SyncLink:
         _refuse(client, "RedisCache", "AsyncRedisCache", _SYNC, _ASYNC)
-        return cls(client, breaker_of(*_server(client)), owned=False)
+        return cls(client, breaker_of(*identify(client)), owned=False)
 
     @classmethod
     def open(cls, url: str, options: dict[str, Any]) -> SyncLink:
         """A client of the cache's own. Connects at the first command."""
         lines = Lines(None)
         client = redis.Redis(connection_pool=sync_pool(url, lines, options))
-        lines.breaker = breaker_of(*_server(client))
+        lines.breaker = breaker_of(*identify(client))
         link = cls(client, lines.breaker, owned=True)
         link._probe_pool = sync_pool(url, Lines(None), {**options, "max_connections": 1})
         return link
@@ -198,7 +91,8 @@ class SyncLink(_Link):
             for command in commands:
                 pipe.execute_command(*command, NEVER_DECODE=True)
             return list(pipe.execute(raise_on_error=False))
-        stack = [PipelineCommand(command, {"NEVER_DECODE": True}, place) for place, command in enumerate(commands)]
+        made: Any = PipelineCommand
+        stack = [made(command, {"NEVER_DECODE": True}, place) for place, command in enumerate(commands)]
         pipe = self.client.pipeline()
         return list(pipe.send_cluster_commands(stack, raise_on_error=False, allow_redirections=False))
 
@@ -213,7 +107,7 @@ class SyncLink(_Link):
             self.client.connection_pool.disconnect()
 
 
-class AsyncLink(_Link):
+class AsyncLink(Servers):
     """One asyncio client of the program's, or one of the cache's own for each event loop that uses it."""
 
     asynchronous = True
@@ -233,16 +127,16 @@ class AsyncLink(_Link):
     @classmethod
     def to(cls, client: Any) -> AsyncLink:
         _refuse(client, "AsyncRedisCache", "RedisCache", _ASYNC, _SYNC)
-        return cls(client, breaker_of(*_server(client)))
+        return cls(client, breaker_of(*identify(client)))
 
     @classmethod
     def open(cls, url: str, options: dict[str, Any]) -> AsyncLink:
         """Clients of the cache's own. Each connects at its first command."""
         sample = redis.asyncio.Redis(connection_pool=async_pool(url, Lines(None), options))
-        return cls(sample, breaker_of(*_server(sample)), url, options)
+        return cls(sample, breaker_of(*identify(sample)), url, options)
 
     @property
-    def client(self) -> Any:  # type: ignore[override]
+    def client(self) -> Any:
         """The client to use in the running event loop."""
         if self._given is not None:
             return self._given

@@ -191,7 +191,7 @@ def test_a_primary_that_is_away_fails_its_keys_and_spares_the_others(face, fault
         victim.start() if fault == "killed" else victim.thaw()
         while True:
             try:
-                cache.set_many({key: "back" for key in keys})
+                cache.set_many(dict.fromkeys(keys, "back"))
                 break
             except BackendError:
                 assert time.monotonic() < end + 15
