@@ -15,10 +15,10 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from redis.exceptions import AskError, ResponseError, TryAgainError
 
-from .connection import is_outage, is_timeout
 from .entries import Entries, Key
 from .errors import BackendError, BackendTimeout, CacheMiss, ConfigurationError
 from .link import AsyncLink, SyncLink
+from .outage import is_outage, is_timeout
 from .plan import Call
 from .serializers import Serializer
 from .targets import Target
