@@ -214,6 +214,10 @@ class Commands(Generic[AnyLink]):
         return reply
 
     def _set_many_plan(self, mapping: Mapping[Any, Any], ttl: float | None) -> Steps[None]:
+        if not isinstance(mapping, Mapping):
+            raise TypeError(
+                f"set_many takes a mapping of keys to values, not {mapping.__class__.__name__}: {mapping!r:.80}"
+            )
         lifetime = self._entries.lifetime(ttl)
         names = self._entries.names(mapping)
         data = {key: self._entries.encode(key, names[key], mapping[key]) for key in names}

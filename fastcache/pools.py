@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections import deque
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import redis.asyncio.connection as aio
 import redis.asyncio.retry
@@ -120,8 +121,13 @@ def _options(url: str, lines: Lines, options: dict[str, Any], connection: Any, r
         named = connection.parse_url(url)
     except (ValueError, TypeError, AttributeError) as error:  # its message quotes no password
         raise ConfigurationError(
-            f"the URL can't be used: {error}. It begins with redis://, rediss:// (TLS) or unix://"
+            f"the URL can't be used: {str(error).rstrip('.')}. It begins with redis://, rediss:// (TLS) or unix://"
         ) from error
+    database = urlsplit(url).path.strip("/")
+    if database and "path" not in named and not database.isdecimal():
+        raise ConfigurationError(
+            f"the URL can't be used: {database!r} is no number of a database, as in redis://host/0"
+        )
     merged = {"retry": retry(NoBackoff(), 0), **DEFAULTS, **options, **named}
     if "connection_class" in options or "connection_pool" in options:
         raise ConfigurationError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
+import msgspec
 import pytest
 import redis
 import servers
@@ -247,6 +248,13 @@ def test_many_takes_any_iterable_of_keys_once_each(cache):
     assert cache.delete_many(iter(["a", "a", "c"])) == 1
 
 
+def test_set_many_takes_a_mapping(cache):
+    """Pairs, a str or None are a mistake, and nothing is stored."""
+    for wrong in ([("a", 1)], "ab", None, {"a"}):
+        with pytest.raises(TypeError, match="mapping"):
+            cache.set_many(wrong)
+
+
 def test_empty_batches_ask_nobody(face):
     """No round trip, so none can fail: nothing listens on that port."""
     cache = face.from_url("redis://127.0.0.1:1", ttl=1)
@@ -403,6 +411,7 @@ def test_a_value_that_does_not_decode_names_key_type_and_path(cache, server):
     with pytest.raises(SerializationError, match=r"fastcache:u.*User.*Expected `str`") as caught:
         cache.get("u", type=User)
     assert (caught.value.key, caught.value.type, caught.value.path) == ("u", User, "$.name")
+    assert isinstance(caught.value.__cause__, msgspec.ValidationError)
     with pytest.raises(SerializationError) as caught:
         cache.get("broken")
     assert caught.value.key == "broken"
