@@ -6,8 +6,6 @@ it looks at an exception and says yes or no.
 
 from __future__ import annotations
 
-import asyncio
-
 import redis.exceptions as rexc
 
 __all__ = ["PoolExhausted", "Refused", "answers_ping", "is_outage", "is_timeout", "pool_was_full"]
@@ -35,14 +33,14 @@ def is_outage(error: BaseException) -> bool:
         return not isinstance(error.__context__, rexc.ReadOnlyError)
     if isinstance(error, rexc.RedisClusterException):
         return "cannot be connected" in str(error)  # no node of the cluster answered
-    return isinstance(error, rexc.TimeoutError | rexc.InvalidResponse | OSError | EOFError | asyncio.TimeoutError)
+    return isinstance(error, rexc.TimeoutError | rexc.InvalidResponse | OSError | EOFError)
 
 
 def is_timeout(error: BaseException) -> bool:
     """Whether the caller waited for nothing: for a reply, or for a free connection."""
     if isinstance(error, rexc.MaxConnectionsError):
         return isinstance(error, PoolExhausted)
-    return isinstance(error, rexc.TimeoutError | TimeoutError | asyncio.TimeoutError) or pool_was_full(error)
+    return isinstance(error, rexc.TimeoutError | TimeoutError) or pool_was_full(error)
 
 
 def pool_was_full(error: BaseException) -> bool:

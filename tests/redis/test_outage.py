@@ -27,7 +27,6 @@ CASES = [
     (rexc.ConnectionError("Connection closed by server."), True, False),
     (rexc.TimeoutError("Timeout reading"), True, True),
     (TimeoutError(), True, True),
-    (asyncio.TimeoutError(), True, True),
     (ConnectionResetError(), True, False),
     (EOFError(), True, False),
     (rexc.InvalidResponse("Protocol Error"), True, False),
