@@ -1,0 +1,309 @@
+"""The plans of a Redis cache: what each operation sends and what it makes of the replies, written once for both faces.
+
+Owns the counters and the one place through which every command goes, `_execute_plan`: it asks the breaker, counts a
+failure before anyone can swallow it, and wraps it in `BackendError`. After a failed command a plan sends no other one.
+This file must never send KEYS or FLUSHDB, never wait, and never know whether it runs in a thread or in a task (that is
+`plan.py`'s).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from redis.exceptions import AskError, ResponseError, TryAgainError
+
+from .entries import Entries, Key
+from .errors import BackendError, BackendTimeout, CacheMiss, ConfigurationError
+from .link import AsyncLink, SyncLink
+from .outage import is_outage, is_timeout
+from .plan import Call
+from .serializers import Serializer
+from .targets import Target
+
+__all__ = ["Commands"]
+
+_BATCH = 10_000  # keys per MGET or pipeline: one round trip for all practical calls, bounded work and memory beyond
+_SCAN_COUNT = 1000  # entries that one SCAN looks at: under a millisecond of the server's time
+_UNLINK_BATCH = 500  # keys per UNLINK, for the same reason
+_GLOB = re.compile(rb"([\\*?\[\]])")
+
+T = TypeVar("T")
+AnyLink = TypeVar("AnyLink", bound=SyncLink | AsyncLink)
+Steps: TypeAlias = Generator[Call, Any, T]
+
+
+class Commands(Generic[AnyLink]):
+    """What `RedisCache` and `AsyncRedisCache` are made of. Not public."""
+
+    _link: AnyLink
+
+    def _set_up(self, link: AnyLink, prefix: str, ttl: float | None, serializer: str | Serializer, type: Any) -> None:
+        self._link = link
+        self._entries = Entries(prefix, ttl, serializer, type, link.bytes_keys)
+        self._hits = 0
+        self._misses = 0
+        self._backend_errors = 0
+
+    def __repr__(self) -> str:
+        name, entries = self.__class__.__name__, self._entries
+        server = self._link.breaker.server
+        return f"<{name} prefix={entries.prefix!r} server={server!r} serializer={entries.serializer!r}>"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of this cache's keys in Redis begin with, before a colon."""
+        return self._entries.prefix
+
+    @property
+    def ttl(self) -> float | None:
+        """Seconds an entry lives when `set` names no ttl; None if `set` has to."""
+        return self._entries.ttl
+
+    @property
+    def client(self) -> Any:
+        """The client of redis-py in use: the one given, or the cache's own (in asyncio, the running loop's)."""
+        return self._link.client
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {
+            "hits": self._hits,
+            "l2_hits": self._hits,
+            "misses": self._misses,
+            "backend_errors": self._backend_errors,
+            "breaker": self._link.state(),
+        }
+
+    # -- the way to the server -------------------------------------------------------------------------------------
+
+    def _execute_plan(self, *command: Any, target: Target | None = None, **options: Any) -> Steps[Any]:
+        """Send one command. `NEVER_DECODE` makes redis-py return bytes from a client that decodes, too."""
+        link = self._link
+        if target is None:
+            target = link.at(command[1]) if link.cluster else link
+        self._admit(command[0], target)
+        try:
+            reply = yield Call(link.client.execute_command, *command, NEVER_DECODE=True, **options)
+        except Exception as error:
+            raise self._failure(command[0], error, target) from error
+        if target.breaker.failures:
+            target.breaker.answered()
+        return reply
+
+    def _pipeline_plan(self, commands: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
+        """Send many commands in one round trip (in a cluster, one per node). Replies that are errors are returned."""
+        link = self._link
+        targets = [link.at(command[1]) for command in commands]
+        for target in set(targets):
+            self._admit("pipeline", target)
+        try:
+            replies: list[Any] = yield Call(link.pipeline, commands)
+        except Exception as error:  # of some node; a PONG soon clears those that it wasn't
+            for target in set(targets) - {targets[0]}:
+                self._count(error, target)
+            raise self._failure("pipeline", error, targets[0]) from error
+        self._expect(replies, commands)
+        moved = []
+        for place, (reply, target) in enumerate(zip(replies, targets, strict=True)):
+            if isinstance(reply, AskError | TryAgainError):  # MovedError is an AskError
+                moved.append(place)
+            elif isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+                raise self._failure("pipeline", reply, target) from reply
+        for target in set(targets):
+            target.breaker.answered()
+        for place in moved:
+            try:
+                replies[place] = yield from self._execute_plan(*commands[place])
+            except BackendError as error:
+                if not isinstance(error.__cause__, ResponseError):
+                    raise
+                replies[place] = error.__cause__
+        return replies
+
+    def _admit(self, command: str, target: Target) -> None:
+        link, breaker = self._link, target.breaker
+        if link.closed:
+            raise BackendError(f"{command}: the cache is closed")
+        if breaker.is_open:
+            self._backend_errors += 1
+            breaker.keep_probing(target.ping, link.asynchronous)
+            raise BackendError(f"Redis at {breaker.server}: {command}: {breaker.reason()}")
+
+    def _count(self, error: Exception, target: Target) -> None:
+        """Tell the breaker what an error means, before anyone can swallow it."""
+        if is_outage(error):
+            target.breaker.failed(error)
+            if target.breaker.is_open:
+                target.breaker.keep_probing(target.ping, self._link.asynchronous)
+        elif isinstance(error, ResponseError):
+            target.breaker.answered()
+
+    def _failure(self, command: str, error: Exception, target: Target) -> BackendError:
+        """Count an error of redis-py and say it in this package's terms."""
+        if isinstance(error, BackendError):
+            return error
+        self._backend_errors += 1
+        self._count(error, target)
+        reason = str(error) or error.__class__.__name__
+        if isinstance(error, ResponseError) and ("HELLO" in reason or "NOPROTO" in reason):
+            reason += " (this server doesn't speak RESP3: make the client with protocol=2, or use from_url)"
+        kind = BackendTimeout if is_timeout(error) else BackendError
+        return kind(f"Redis at {target.breaker.server}: {command}: {reason}")
+
+    # -- the operations --------------------------------------------------------------------------------------------
+
+    def _get_plan(self, key: Key, default: Any, type: Any) -> Steps[Any]:
+        name = self._entries.name(key)
+        data = yield from self._execute_plan("GET", name)
+        if data is None:
+            self._misses += 1
+            return default
+        value = self._entries.decode(key, name, data, type)
+        self._hits += 1
+        return value
+
+    def _item_plan(self, key: Key) -> Steps[Any]:
+        value = yield from self._get_plan(key, _ABSENT, None)
+        if value is _ABSENT:
+            raise CacheMiss(key)
+        return value
+
+    def _set_plan(self, key: Key, value: Any, ttl: float | None) -> Steps[None]:
+        lifetime = self._entries.lifetime(ttl)
+        name = self._entries.name(key)
+        yield from self._execute_plan("SET", name, self._entries.encode(key, name, value), *lifetime)
+
+    def _delete_plan(self, key: Key) -> Steps[bool]:
+        return bool((yield from self._execute_plan("UNLINK", self._entries.name(key))))
+
+    def _exists_plan(self, key: Key) -> Steps[bool]:
+        return bool((yield from self._execute_plan("EXISTS", self._entries.name(key))))
+
+    def _remaining_plan(self, key: Key) -> Steps[float | None]:
+        left = yield from self._execute_plan("PTTL", self._entries.name(key))
+        if left == -2:
+            return None
+        return math.inf if left == -1 else left / 1000
+
+    def _get_many_plan(self, keys: Iterable[Key], type: Any) -> Steps[dict[Any, Any]]:
+        names = self._entries.names(keys)
+        found: dict[Any, Any] = {}
+        for batch in _batches(list(names)):
+            wanted = [names[key] for key in batch]
+            if self._link.cluster:
+                replies = yield from self._pipeline_plan([("GET", name) for name in wanted])
+                replies = [self._bulk(reply) for reply in replies]
+            else:
+                replies = yield from self._execute_plan("MGET", *wanted)
+            self._expect(replies, wanted)
+            for key, name, data in zip(batch, wanted, replies, strict=True):
+                if data is not None:
+                    found[key] = self._entries.decode(key, name, data, type)
+        self._hits += len(found)
+        self._misses += len(names) - len(found)
+        return found
+
+    def _bulk(self, reply: Any) -> Any:
+        """A reply to GET in a pipeline as MGET would say it: a key that holds something else than a string is None."""
+        if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
+            return None
+        if isinstance(reply, Exception):
+            raise self._failure("GET", reply, self._link) from reply
+        return reply
+
+    def _set_many_plan(self, mapping: Mapping[Any, Any], ttl: float | None) -> Steps[None]:
+        if not isinstance(mapping, Mapping):
+            raise TypeError(
+                f"set_many takes a mapping of keys to values, not {mapping.__class__.__name__}: {mapping!r:.80}"
+            )
+        lifetime = self._entries.lifetime(ttl)
+        names = self._entries.names(mapping)
+        data = {key: self._entries.encode(key, names[key], mapping[key]) for key in names}
+        for batch in _batches(list(names)):
+            replies = yield from self._pipeline_plan([("SET", names[key], data[key], *lifetime) for key in batch])
+            self._expect(replies, batch)
+            failed = [(key, reply) for key, reply in zip(batch, replies, strict=True) if isinstance(reply, Exception)]
+            if failed:
+                key, error = failed[0]
+                raise self._failure(
+                    f"SET ({len(failed)} of {len(batch)} not stored, the first is {key!r})", error, self._link
+                ) from error
+
+    def _delete_many_plan(self, keys: Iterable[Key]) -> Steps[int]:
+        return (yield from self._unlink_plan(list(self._entries.names(keys).values())))
+
+    def _unlink_plan(self, names: Sequence[bytes]) -> Steps[int]:
+        deleted = 0
+        for batch in _batches(names, _UNLINK_BATCH):
+            if self._link.cluster:
+                replies = yield from self._pipeline_plan([("UNLINK", name) for name in batch])
+                error = next((reply for reply in replies if isinstance(reply, Exception)), None)
+                if error is not None:
+                    raise self._failure("UNLINK", error, self._link) from error
+                deleted += sum(replies)
+            else:
+                deleted += yield from self._execute_plan("UNLINK", *batch)
+        return deleted
+
+    def _delete_pattern_plan(self, glob: Key) -> Steps[int]:
+        """SCAN and UNLINK in turns, node by node: a million keys pass through in handfuls."""
+        if not isinstance(glob, str | bytes):
+            raise TypeError(f"a pattern is a str (or bytes), not {glob.__class__.__name__}: {glob!r}")
+        try:
+            mine = glob.encode() if isinstance(glob, str) else glob
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(f"pattern {glob!r} has no UTF-8 form: {error}") from error
+        pattern = _GLOB.sub(rb"\\\1", self._entries.prefix_bytes) + mine
+        if not self._link.cluster:
+            return (yield from self._sweep_plan(pattern, None))
+        deleted = 0
+        for node in (yield from self._primaries_plan()):
+            deleted += yield from self._sweep_plan(pattern, node)
+        return deleted
+
+    def _primaries_plan(self) -> Steps[list[Any]]:
+        client = self._link.client
+        if self._link.asynchronous:  # an asyncio cluster client knows no nodes before its first command
+            self._admit("SCAN", self._link)
+            try:
+                yield Call(client.initialize)
+            except Exception as error:
+                raise self._failure("SCAN", error, self._link) from error
+        return list(client.get_primaries())
+
+    def _sweep_plan(self, pattern: bytes, node: Any) -> Steps[int]:
+        options = {} if node is None else {"target_nodes": node}
+        target = self._link if node is None else self._link.node(node)
+        cursor: Any = 0
+        deleted = 0
+        while True:
+            reply = yield from self._execute_plan(
+                "SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_COUNT, target=target, **options
+            )
+            cursor, names = reply
+            if isinstance(cursor, dict):  # a cluster client says it for each node that was asked
+                (cursor,) = cursor.values()
+            if names:
+                deleted += yield from self._unlink_plan(names)
+            if int(cursor) == 0:
+                return deleted
+
+    def _expect(self, replies: Any, asked: Sequence[Any]) -> None:
+        if not isinstance(replies, list) or len(replies) != len(asked):
+            raise BackendError(
+                f"Redis at {self._link.breaker.server}: expected {len(asked)} replies, got {replies!r:.80}"
+            )
+
+
+class _Absent:
+    pass
+
+
+_ABSENT = _Absent()
+
+
+def _batches(items: Sequence[Any], size: int = _BATCH) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
