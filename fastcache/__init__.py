@@ -21,10 +21,12 @@ from fastcache.memoize import CacheInfo, cache, lru_cache
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fastcache.backends import MemoryCache
+    from fastcache.redis import AsyncRedisCache, RedisCache
     from fastcache.stats import CacheStats
 
 __all__ = [
     "MISSING",
+    "AsyncRedisCache",
     "BackendError",
     "BackendTimeout",
     "CacheInfo",
@@ -35,6 +37,7 @@ __all__ = [
     "LRUCache",
     "LoadTimeout",
     "MemoryCache",
+    "RedisCache",
     "SerializationError",
     "TTLCache",
     "cache",
@@ -42,8 +45,10 @@ __all__ = [
 ]
 
 _LAZY = {
+    "AsyncRedisCache": "fastcache.redis",
     "CacheStats": "fastcache.stats",
     "MemoryCache": "fastcache.backends",
+    "RedisCache": "fastcache.redis",
 }
 
 

@@ -20,8 +20,8 @@ import weakref
 from collections.abc import Callable, Generator, Hashable
 from typing import Any
 
-from .outage import answers_ping
-from .plan import Call, arun, run
+from fastcache.outage import answers_ping
+from fastcache.plan import Call, arun, run
 
 __all__ = ["FAILURES_TO_OPEN", "PROBE_INTERVAL", "Breaker", "breaker_of"]
 

@@ -15,13 +15,13 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from redis.exceptions import AskError, ResponseError, TryAgainError
 
-from .entries import Entries, Key
-from .errors import BackendError, BackendTimeout, CacheMiss, ConfigurationError
-from .link import AsyncLink, SyncLink
-from .outage import is_outage, is_timeout
-from .plan import Call
-from .serializers import Serializer
-from .targets import Target
+from fastcache.entries import Entries, Key
+from fastcache.errors import BackendError, BackendTimeout, CacheMiss, ConfigurationError
+from fastcache.link import AsyncLink, SyncLink
+from fastcache.outage import is_outage, is_timeout
+from fastcache.plan import Call
+from fastcache.serializers import Serializer
+from fastcache.targets import Target
 
 __all__ = ["Commands"]
 

@@ -20,8 +20,8 @@ import redis.exceptions as rexc
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .breaker import Breaker
-from .outage import Refused
+from fastcache.breaker import Breaker
+from fastcache.outage import Refused
 
 __all__ = ["LINES", "Lines"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-from .errors import ConfigurationError, SerializationError
-from .expiry import check_ttl, milliseconds
-from .serializers import Serializer, resolve
+from fastcache.errors import ConfigurationError, SerializationError
+from fastcache.expiry import check_ttl, milliseconds
+from fastcache.serializers import Serializer, resolve
 
 __all__ = ["MAX_KEY_LENGTH", "MAX_VALUE_SIZE", "Entries", "Key"]
 

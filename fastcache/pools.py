@@ -20,9 +20,9 @@ import redis.exceptions as rexc
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .connection import LINES, Lines
-from .errors import ConfigurationError
-from .outage import PoolExhausted, pool_was_full
+from fastcache.connection import LINES, Lines
+from fastcache.errors import ConfigurationError
+from fastcache.outage import PoolExhausted, pool_was_full
 
 __all__ = ["DEFAULTS", "async_pool", "sync_pool"]
 

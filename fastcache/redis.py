@@ -19,12 +19,12 @@ except ImportError as error:
         "RedisCache needs redis-py and msgspec: pip install 'fastcache-tiers[redis]'", name=error.name
     ) from error
 
-from .commands import Commands
-from .entries import MAX_KEY_LENGTH, MAX_VALUE_SIZE, Key
-from .link import AsyncLink, SyncLink
-from .plan import arun, run
-from .serializers import Serializer
-from .stats import CacheStats
+from fastcache.commands import Commands
+from fastcache.entries import MAX_KEY_LENGTH, MAX_VALUE_SIZE, Key
+from fastcache.link import AsyncLink, SyncLink
+from fastcache.plan import arun, run
+from fastcache.serializers import Serializer
+from fastcache.stats import CacheStats
 
 __all__ = ["MAX_KEY_LENGTH", "MAX_VALUE_SIZE", "AsyncRedisCache", "RedisCache"]
 
