@@ -37,7 +37,11 @@ def check_ttl(ttl, name="ttl"):
     """A duration in seconds as a float, or ConfigurationError: a positive number; `math.inf` means for ever."""
     if isinstance(ttl, (bool, str, bytes)) or not hasattr(ttl, "__float__"):
         raise ConfigurationError(f"{name} must be a positive number of seconds (math.inf: for ever), not {ttl!r}")
-    cdef double seconds = ttl
+    cdef double seconds
+    try:
+        seconds = ttl
+    except OverflowError:
+        raise ConfigurationError(f"{name} is too large a number of seconds; math.inf: for ever") from None
     if not seconds > 0:
         raise ConfigurationError(f"{name} must be greater than 0 (seconds; math.inf: for ever), not {ttl!r}")
     return seconds
