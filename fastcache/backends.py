@@ -193,7 +193,7 @@ class MemoryCache(Generic[K, V]):
         return f"<{type(self).__name__} of {len(self)} entries, maxsize={self._map.maxsize!r}, ttl={self._map.ttl!r}>"
 
     def _keys(self) -> list[K]:
-        return [key for key, _ in self._map.items()]
+        return [key for key, _ in self._map._entries()]
 
     def _have_swept(self, ttl: float | None) -> None:
         """Have the janitor look after the cache, now that it holds something that can expire."""

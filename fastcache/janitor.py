@@ -8,19 +8,20 @@ from exiting, and nothing that a cache's callback raises may end it.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from time import monotonic, sleep
-from types import SimpleNamespace
 from weakref import ref
+
+from fastcache._lru import report_unraisable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Protocol
+    from typing import Protocol
 
     class Sweepable(Protocol):
         def _sweep(self, most: int) -> int: ...
+        def _counters(self) -> tuple[int, int, int, int]: ...
 
 
 __all__ = ["Janitor", "janitor"]
@@ -72,7 +73,8 @@ class Janitor:
         """Sweep the caches whose time has come. Returns the seconds until the next is due, None without any."""
         now = self._clock()
         with self._changed:
-            due = [identity for identity, (_, _, when) in self._charges.items() if when <= now]
+            # Of a copy: a garbage collection on the way may run `forget` in this thread, lock or no lock.
+            due = [identity for identity, (_, _, when) in self._charges.copy().items() if when <= now]
         for identity in due:
             with self._changed:
                 charge = self._charges.get(identity)
@@ -83,9 +85,8 @@ class Janitor:
             _sweep(cache)
             del cache, charge
         with self._changed:
-            if not self._charges:
-                return None
-            return max(0.0, min(when for _, _, when in self._charges.values()) - self._clock())
+            times = [when for _, _, when in self._charges.copy().values()]
+            return max(0.0, min(times) - self._clock()) if times else None
 
     def _start(self) -> None:
         if self.running:
@@ -118,23 +119,14 @@ class Janitor:
 def _sweep(cache: Sweepable) -> None:
     removed = STEP
     while removed >= STEP:
+        before = cache._counters()[3]
         try:
             removed = cache._sweep(STEP)
-        except BaseException as error:  # of on_evict; what expired is gone all the same
-            _report(error, cache)
+        except BaseException as error:
+            # Of on_evict: what expired is gone all the same, so go on. Of the cache's timer: nothing is, and won't be.
+            report_unraisable(error, cache)
+            removed = STEP if cache._counters()[3] > before else 0
         sleep(0)
-
-
-def _report(error: BaseException, cache: object) -> None:
-    """Hand an error to `sys.unraisablehook`: there is no caller to raise it to."""
-    unraisable: Any = SimpleNamespace(
-        exc_type=type(error),
-        exc_value=error,
-        exc_traceback=error.__traceback__,
-        err_msg="Exception ignored while the janitor swept",
-        object=cache,
-    )
-    sys.unraisablehook(unraisable)
 
 
 janitor = Janitor()
