@@ -7,6 +7,7 @@ from exiting, and nothing that a cache's callback raises may end it.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from time import monotonic, sleep
@@ -29,6 +30,9 @@ __all__ = ["Janitor", "janitor"]
 STEP = 1000  # entries removed at a time, some 0.2 ms: other threads get their turn in between
 
 
+EXIT_PATIENCE = 1.0  # seconds that the end of the interpreter waits for a sweep under way; without a backlog it takes none
+
+
 class Janitor:
     """Removes the expired entries of each of its caches every so many seconds.
 
@@ -37,6 +41,7 @@ class Janitor:
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
+        self._ended = False
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -52,6 +57,8 @@ class Janitor:
 
     def take_on(self, cache: Sweepable, interval: float) -> None:
         """Sweep a cache every `interval` seconds from now on, until it is collected or given up."""
+        if self._ended:
+            return
         identity = id(cache)
         charge = ref(cache, lambda _: self.forget(identity))
         with self._changed:
@@ -64,6 +71,8 @@ class Janitor:
         self.forget(id(cache))
 
     def forget(self, identity: int) -> None:
+        if self._ended:
+            return
         with self._changed:
             self._charges.pop(identity, None)
             if not self._charges:
@@ -108,6 +117,20 @@ class Janitor:
                 if wait:
                     self._changed.wait(min(wait, threading.TIMEOUT_MAX))
 
+    def end(self) -> None:
+        """End the thread for good, as the interpreter exits.
+
+        Were it left to run, it would be frozen at some point, perhaps with the lock held; and the finalizer of a cache, or
+        any code that runs later and drops one, would wait for that lock for ever.
+        """
+        with self._changed:
+            self._ended = True
+            self._charges.clear()
+            self._changed.notify()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(EXIT_PATIENCE)
+
     def _after_fork_in_child(self) -> None:
         charges = self._charges
         self._start_afresh()
@@ -130,6 +153,7 @@ def _sweep(cache: Sweepable) -> None:
 
 
 janitor = Janitor()
+atexit.register(janitor.end)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=janitor._after_fork_in_child)
