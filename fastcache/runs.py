@@ -16,7 +16,7 @@ from fastcache.flight import TaskFlight, ThreadFlight, inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, Task
     from collections.abc import Awaitable, Callable
     from typing import Any
 
@@ -216,6 +216,8 @@ class AsyncRuns:
             self._drop(key, table, flight)
             flight.fail(error)
             if not isinstance(error, Exception):
+                if flight.task is not None:
+                    flight.task.add_done_callback(_take_note)
                 raise  # a cancellation, or what ends the loop
             del flight  # else the error, this frame in its traceback and the flight would keep each other alive
             return  # all who wait get it; the loop has nothing to report
@@ -275,6 +277,12 @@ class WithInstance:
 
     def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._runs(memo, key, (self._reference(), *args), kwargs)
+
+
+def _take_note(task: Task[None]) -> None:
+    """Those who wait have the exception: the loop need not report that nobody retrieved it."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def ready(value: Any) -> Any:
