@@ -152,9 +152,7 @@ class MemoryCache(Generic[K, V]):
         if self._interval != math.inf:
             self._interval = math.inf
             self._swept = True
-            from fastcache.janitor import janitor
-
-            janitor.give_up(self._map)
+            _janitor_do("give_up", self._map)
 
     def __enter__(self) -> Self:
         return self
@@ -193,12 +191,18 @@ class MemoryCache(Generic[K, V]):
         return f"<{type(self).__name__} of {len(self)} entries, maxsize={self._map.maxsize!r}, ttl={self._map.ttl!r}>"
 
     def _keys(self) -> list[K]:
-        return [key for key, _ in self._map.items()]
+        return [key for key, _ in self._map._entries()]
 
     def _have_swept(self, ttl: float | None) -> None:
         """Have the janitor look after the cache, now that it holds something that can expire."""
         if (self._map.ttl if ttl is None else ttl) != math.inf:
-            from fastcache.janitor import janitor
-
             self._swept = True
-            janitor.take_on(self._map, self._interval)
+            _janitor_do("take_on", self._map, self._interval)
+
+
+def _janitor_do(what: str, *args: Any) -> None:
+    try:
+        from fastcache.janitor import janitor
+    except ImportError:
+        return  # a finalizer at the very end of the interpreter: no module can be imported, and nothing will be swept
+    getattr(janitor, what)(*args)

@@ -12,8 +12,6 @@ edge leads from a flight to each flight that code inside it waits for or leads. 
 
 from __future__ import annotations
 
-import os
-import threading
 from _thread import allocate_lock
 from contextvars import ContextVar
 from copy import copy
@@ -29,9 +27,6 @@ __all__ = ["Flight", "TaskFlight", "ThreadFlight", "inside"]
 inside: ContextVar[Flight | None] = ContextVar("fastcache.flight", default=None)
 """The flight that the current code is part of."""
 
-# Re-entrant: the search makes objects, so a garbage collection may run a __del__ that enters another flight.
-_graph_lock = threading.RLock()
-
 
 class Flight:
     """A run that is under way, and how it ended."""
@@ -45,28 +40,26 @@ class Flight:
         self._value: Any = None
         self._error: BaseException | None = None
         self._traceback: Any = None
-        self._waits_for: dict[Flight, int] = {}  # how many waiters inside this flight wait for each; under _graph_lock
+        self._waits_for: list[Flight] = []  # what code inside this flight waits for or leads, once for each
 
     def enter(self, current: Flight | None) -> bool:
-        """Note that code inside `current` now depends on this flight. False: that would close a circle."""
-        if current is None or current.done:
+        """Note that code inside `current` now depends on this flight. False: that would close a circle.
+
+        Without a lock, for a garbage collection may run a finalizer here that waits for a flight: the edge is added before
+        the search begins, so of two who close a circle together at least one sees it.
+        """
+        if current is None:
             return True
-        with _graph_lock:
-            if self._leads_to(current):
-                return False
-            current._waits_for[self] = current._waits_for.get(self, 0) + 1
+        current._waits_for.append(self)
+        if not current.done and self._leads_to(current):
+            current._waits_for.remove(self)
+            return False
         return True
 
     def leave(self, current: Flight | None) -> None:
         """Undo one `enter` that returned True."""
-        if current is None:
-            return
-        with _graph_lock:
-            n = current._waits_for.get(self, 0)
-            if n > 1:
-                current._waits_for[self] = n - 1
-            elif n:
-                del current._waits_for[self]
+        if current is not None:
+            current._waits_for.remove(self)
 
     def _leads_to(self, goal: Flight) -> bool:
         todo: list[Flight] = [self]
@@ -171,6 +164,7 @@ class TaskFlight(Flight):
 
     def _end(self) -> None:
         super()._end()
+        self.task = None  # its context refers to this flight: nothing but the collector would part the two
         for waker in tuple(self._wakers):
             if not waker.done():
                 waker.set_result(None)
@@ -210,12 +204,3 @@ def _alike(twin: BaseException, error: BaseException) -> bool:
         and all(map(is_, twin.args, error.args))
         and str(twin) == str(error)
     )
-
-
-def _after_fork_in_child() -> None:
-    global _graph_lock
-    _graph_lock = threading.RLock()  # another thread may have held the old one
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

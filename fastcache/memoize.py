@@ -68,7 +68,7 @@ def lru_cache(  # noqa: F811 (ruff doesn't see through the stand-in for `overloa
     """Remember what a function returned, for its most recent `maxsize` different calls.
 
     A drop-in for `functools.lru_cache`, used the same ways (`@lru_cache`, `@lru_cache(maxsize=1000)`), with the same
-    keys (`f(1)` and `f(1.0)` share an entry unless `typed`; `f(a=1, b=2)` and `f(b=2, a=1)` don't), the same counters
+    keys (`f(1, 2)` and `f(1.0, 2)` share an entry unless `typed`; `f(a=1, b=2)` and `f(b=2, a=1)` don't), the same counters
     and the same methods on the result: `cache_info()`, `cache_clear()`, `cache_parameters()`, `__wrapped__`.
     Beyond it, `f.cache_invalidate(*args, **kwargs)` forgets one call and tells whether it was remembered, and
     `f.cache_contains(*args, **kwargs)` only tells. Of a method, name the instance: `A.m.cache_invalidate(a, 42)`.
@@ -212,5 +212,9 @@ def _mark_async(wrapper: Any) -> None:
     while isinstance(function, partial):
         function = function.func
     function = getattr(function, "__func__", function)
+    if not hasattr(function, "__code__"):
+        function = type(function).__call__
     for name in ("__code__", "__defaults__", "__kwdefaults__"):
         setattr(wrapper, name, getattr(function, name, None))
+    if not hasattr(wrapper, "__name__"):  # a partial has none
+        wrapper.__name__ = function.__name__

@@ -16,7 +16,7 @@ from fastcache.flight import TaskFlight, ThreadFlight, inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, Task
     from collections.abc import Awaitable, Callable
     from typing import Any
 
@@ -93,11 +93,19 @@ class Runs:
 
     def _lead(self, memo: Memo, key: CallKey, flight: ThreadFlight, args: Any, kwargs: Any) -> Any:
         current = inside.get()
-        token = inside.set(flight)
+        inside.set(flight)
         flight.enter(current)
+        _gone = None  # released last, when nobody waits for this flight any more: a __del__ may wait for who did
         try:
             value = self._function(*args, **kwargs)
+            try:
+                _gone = self._store(memo, key, flight, value)
+            finally:
+                self._drop(key, flight)
+                flight.succeed(value)
         except BaseException as error:
+            if flight.done:
+                raise  # the result could not be stored (a key's __eq__ failed), but it is there for the others
             self._drop(key, flight)
             if isinstance(error, Exception) and flight.followers:
                 flight.fail(error)
@@ -106,13 +114,8 @@ class Runs:
                 flight.hand_over()
             raise
         finally:
-            inside.reset(token)
+            inside.set(current)  # not reset(token): on 3.11 a collection in the middle of it may undo what set() did
             flight.leave(current)
-        try:
-            self._store(memo, key, flight, value)
-        finally:
-            self._drop(key, flight)
-            flight.succeed(value)
         return value
 
     def _run_through(self, memo: Memo, key: CallKey, flight: ThreadFlight, args: Any, kwargs: Any) -> Any:
@@ -121,9 +124,10 @@ class Runs:
         self._store(memo, key, flight, value)
         return value
 
-    def _store(self, memo: Memo, key: CallKey, flight: ThreadFlight, value: Any) -> None:
+    def _store(self, memo: Memo, key: CallKey, flight: ThreadFlight, value: Any) -> list[Any] | None:
+        """Store the result, unless it was forgotten. Returns what had to go, to be released without the lock."""
         with self._lock:
-            _gone = memo.add(key, value) if self._flights.get(key) is flight else None  # released after the lock
+            return memo.add(key, value) if self._flights.get(key) is flight else None
 
     def _drop(self, key: CallKey, flight: ThreadFlight) -> None:
         with self._lock:
@@ -193,7 +197,10 @@ class AsyncRuns:
                     context = copy_context()
                     context.run(inside.set, flight)
                     run = self._run(memo, key, table, flight, args, kwargs)
-                    flight.task = loop.create_task(run, context=context)
+                    task = loop.create_task(run, context=context)
+                    if not flight.done:  # as it is when the task was eager
+                        flight.task = task
+                    del task, context
                 await flight.wait()
             finally:
                 if entered:
@@ -213,11 +220,14 @@ class AsyncRuns:
         try:
             value = await self._function(*args, **kwargs)
         except BaseException as error:
+            task = flight.task
             self._drop(key, table, flight)
             flight.fail(error)
             if not isinstance(error, Exception):
+                if task is not None:
+                    task.add_done_callback(_take_note)
                 raise  # a cancellation, or what ends the loop
-            del flight  # else the error, this frame in its traceback and the flight would keep each other alive
+            del flight, task  # else the error, this frame in its traceback and the flight would keep each other alive
             return  # all who wait get it; the loop has nothing to report
         try:
             self._store(memo, key, table, flight, value)
@@ -275,6 +285,12 @@ class WithInstance:
 
     def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._runs(memo, key, (self._reference(), *args), kwargs)
+
+
+def _take_note(task: Task[None]) -> None:
+    """Those who wait have the exception: the loop need not report that nobody retrieved it."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def ready(value: Any) -> Any:

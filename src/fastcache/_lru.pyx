@@ -634,6 +634,10 @@ cdef class LRUCache(Table):
             return self.weight()
         return self.count()
 
+    def _entries(self):
+        """[(key, value)] of the live entries at one moment, least recently used first; other threads may go on. O(n)."""
+        return self.entries()
+
     def _counters(self):
         """(hits, misses, evictions, expirations) since the cache was made; for `stats()` of the caches built on this."""
         return self.hits, self.misses, self.evictions, self.expirations
