@@ -22,6 +22,18 @@ def test_the_example_runs_as_its_heading_says(server):
     assert "User(id=7, name='user number 7')" in done.stdout
 
 
+def test_the_examples_of_the_readme_hold(server, monkeypatch):
+    """Each block of the README that names a server runs against a real one; its asserts hold."""
+    page = (ROOT / "README.md").read_text()
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "redis://" in block]
+    assert blocks
+    for block in blocks:
+        module = types.ModuleType("example")  # a dataclass looks its own module up
+        monkeypatch.setitem(sys.modules, "example", module)
+        code = compile(block.replace("redis://localhost:6379", server.url), "README.md", "exec", dont_inherit=True)
+        exec(code, vars(module))
+
+
 def test_the_first_example_of_the_documentation_does_what_its_comments_say(server, monkeypatch):
     """Each commented line is evaluated and compared with its comment."""
     page = (ROOT / "docs" / "redis.md").read_text()
