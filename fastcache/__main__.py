@@ -230,7 +230,7 @@ def redis_server() -> Iterator[tuple[str, subprocess.Popen[bytes] | None]]:
 def redis_tier() -> None:
     """RedisCache: values that other programs can read, and calls that fail fast when the server is gone."""
     try:
-        from fastcache import BackendError, RedisCache
+        connect = fastcache.RedisCache.from_url
     except ImportError as error:
         print(f"Redis is left out: {error}")
         return
@@ -241,7 +241,7 @@ def redis_tier() -> None:
             start = perf_counter()
             try:
                 result = call()
-            except BackendError as error:
+            except fastcache.BackendError as error:
                 result = type(error).__name__
             best = min(best, perf_counter() - start)
         shown = f"{len(result)} values" if isinstance(result, dict) and len(result) > 2 else str(result)
@@ -249,7 +249,7 @@ def redis_tier() -> None:
 
     text = sorted(set(manual_words()))[:100]
     try:
-        with redis_server() as (url, server), RedisCache.from_url(url, f"fastcache-demo-{os.getpid()}", ttl=60) as cache:
+        with redis_server() as (url, server), connect(url, f"fastcache-demo-{os.getpid()}", ttl=60) as cache:
             cache.set_many({word: distance(word) for word in text})  # connects, too
             word = text[-1]
             print("RedisCache: the same words in Redis, as JSON under prefix:key; the best of 20 calls\n")
@@ -268,7 +268,7 @@ def redis_tier() -> None:
                     timed("", lambda: cache.get(word))
                 rows.append(timed("after five failures, cache.get", lambda: cache.get(word), 20))
             table(["", "time", "result"], rows)
-    except (BackendError, LookupError) as error:
+    except (fastcache.BackendError, LookupError) as error:
         print(f"Redis is left out: {error}")
 
 

@@ -268,10 +268,12 @@ cdef class LRUCache(Table):
         INCREF(key)
         INCREF(value)
         s = place(self, key, hash, value)
-        if self.expiring:
-            self.stamp(s, ttl)
-        if old.key != NULL:
-            self.drop(old, "evicted", gone)
+        try:
+            if self.expiring:
+                self.stamp(s, ttl)
+        finally:
+            if old.key != NULL:
+                self.drop(old, "evicted", gone)
         return True
 
     cdef bint try_store_weighted(

@@ -88,10 +88,6 @@ cdef class TTLCache(LRUCache):
         self.set_clock(ttl, timer)
         self.configure(maxsize, getsizeof, on_evict)
 
-    def __dealloc__(self):
-        PyMem_Free(self.heap)
-        self.heap = NULL
-
     # The clock
 
     cdef int set_clock(self, object ttl, object timer) except -1:
@@ -163,6 +159,13 @@ cdef class TTLCache(LRUCache):
             self.expire()
         return 0
 
+    cdef int be_precise(self) noexcept:
+        """Go over to the precise clock, for good, without a jump."""
+        if self._timer is None and not self.precise:
+            self.offset = coarse_now() - precise_now()
+            self.precise = True
+        return 0
+
     def _time(self):
         """The time on the cache's own clock, in seconds."""
         return precise_now() + self.offset if self.precise else coarse_now()
@@ -231,7 +234,9 @@ cdef class TTLCache(LRUCache):
         return self.expiry[s].deadline - self.now
 
     cdef Contents detach_all(self) noexcept:
-        self.heap_size = 0
+        PyMem_Free(self.heap)
+        self.heap = NULL
+        self.heap_size = self.heap_capacity = 0
         self.heap_rebuild = FIRST_HEAP
         return Table.detach_all(self)
 
@@ -418,9 +423,8 @@ cdef class TTLCache(LRUCache):
             return
         if self.origin is None:
             span = check_ttl(ttl)
-            if span * 1000 < PRECISE_BELOW_MS and self._timer is None and not self.precise:
-                self.offset = coarse_now() - precise_now()
-                self.precise = True
+            if span * 1000 < PRECISE_BELOW_MS:
+                self.be_precise()
         else:
             try:
                 span = self.span((self.origin + ttl) - self.origin)
@@ -491,14 +495,21 @@ cdef class TTLCache(LRUCache):
         """The function that tells the cache the time."""
         return self._time if self._timer is None else self._timer
 
+    def __sizeof__(self):
+        """Bytes of the object and of its arrays; keys and values are not counted."""
+        return LRUCache.__sizeof__(self) + self.heap_capacity * sizeof(Node)
+
     def __getstate__(self):
         state = LRUCache.__getstate__(self)
+        state["precise"] = bool(self.precise)
         state["ttl"] = self._ttl
         state["timer"] = self._timer
         return state
 
     def __setstate__(self, state):
         self.set_clock(state["ttl"], state["timer"])
+        if state["precise"]:
+            self.be_precise()
         LRUCache.__setstate__(self, state)
 
     def _check(self):
