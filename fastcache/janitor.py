@@ -88,14 +88,20 @@ class Janitor:
             with self._changed:
                 charge = self._charges.get(identity)
                 cache = charge[0]() if charge else None
-                if charge is None or cache is None:
+                if charge is None:
+                    continue
+                if cache is None:  # and its callback failed, as it may at the recursion limit
+                    del self._charges[identity]
                     continue
                 self._charges[identity] = (charge[0], charge[1], now + charge[1])
             _sweep(cache)
             del cache, charge
         with self._changed:
-            times = [when for _, _, when in self._charges.copy().values()]
-            return max(0.0, min(times) - self._clock()) if times else None
+            return self._seconds_left()
+
+    def _seconds_left(self) -> float | None:
+        times = [when for _, _, when in self._charges.copy().values()]
+        return max(0.0, min(times) - self._clock()) if times else None
 
     def _start(self) -> None:
         if self.running:
@@ -109,11 +115,13 @@ class Janitor:
 
     def _work(self) -> None:
         while True:
-            wait = self.sweep_due()
+            self.sweep_due()
             with self._changed:
                 if not self._charges:
                     self._thread = None
                     return
+                # Worked out under the lock: a cache taken on in between would else wait as long as the others.
+                wait = self._seconds_left()
                 if wait:
                     self._changed.wait(min(wait, threading.TIMEOUT_MAX))
 

@@ -79,10 +79,13 @@ def lru_cache(  # noqa: F811 (ruff doesn't see through the stand-in for `overloa
         are removed two at a time as others are stored, before any live one; `cache_info()` doesn't count them.
     single_flight: concurrent callers of one missing key run the function once, and all get its result or its exception;
         the calls that joined count as hits. A wait that would close a circle (a function that calls itself with the same
-        key, two threads crossing on two keys) runs the function instead. None: off for a `def`, on for an `async def`.
+        key, two threads crossing on two keys) runs the function instead; what runs in an executor's thread belongs to the
+        circle only where the context was handed on, as `asyncio.to_thread` does. None: off for a `def`, on for an
+        `async def`.
     per_instance: for methods. Every instance has a memory of its own, of `maxsize` calls, that dies with it and doesn't
-        keep it alive. Instances are told apart by identity and may be unhashable, but must allow weak references. The
-        counters are sums over all instances; `A.m.cache_invalidate(a, 42)` names the instance, as ever.
+        keep it alive (a result that refers to the instance does). Instances are told apart by identity and may be
+        unhashable, but must allow weak references. The counters are sums over all instances;
+        `A.m.cache_invalidate(a, 42)` names the instance, as ever.
     key: a function of the call's arguments (with `per_instance`: those after the instance) that returns what to remember
         the call by, any hashable.
 

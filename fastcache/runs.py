@@ -59,6 +59,9 @@ class Runs:
             self._flights.clear()
 
     def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            # In an __eq__ or a __del__ that ran while this thread held the lock: to wait would be for ever.
+            return self._function(*args, **kwargs)
         current = inside.get()
         _need_frames(FRAMES_NEEDED)
         while True:
@@ -67,7 +70,7 @@ class Runs:
                 with self._lock:
                     value = memo.peek(key, _ABSENT)  # it may have been stored since the miss
                     if value is not _ABSENT:
-                        memo.joined()
+                        memo.joined(key)
                         return value
                     flight = self._flights.get(key)
                     if flight is None:
@@ -84,7 +87,7 @@ class Runs:
                 finally:
                     flight.leave(current)
                 if not flight.handed_over:
-                    memo.joined()
+                    memo.joined(key)
                     return flight.result()
             finally:
                 if leads and flight is not None and not flight.done:  # a KeyboardInterrupt before the function began
@@ -178,7 +181,7 @@ class AsyncRuns:
             with self._lock:
                 value = memo.peek(key, _ABSENT)  # it may have been stored since the miss
                 if value is not _ABSENT:
-                    memo.joined()
+                    memo.joined(key)
                     return value
                 table = self._table(loop)
                 flight = table.get(key)
@@ -211,7 +214,7 @@ class AsyncRuns:
                         flight.task.cancel()
             if not flight.handed_over:
                 if not leads:
-                    memo.joined()
+                    memo.joined(key)
                 return flight.result()
 
     async def _run(
@@ -252,21 +255,24 @@ class SeparateAsyncRuns:
 
     def __init__(self, function: Callable[..., Awaitable[Any]]) -> None:
         self._function = function
+        self._lock = threading.Lock()
         self._forgotten = 0  # how often something was forgotten; a run during which that happened isn't stored
 
     def forget(self, key: CallKey) -> None:
         """Don't store the result of any run that is under way."""
-        self._forgotten += 1
+        with self._lock:
+            self._forgotten += 1
 
     def forget_all(self) -> None:
         """Don't store the result of any run that is under way."""
-        self._forgotten += 1
+        with self._lock:
+            self._forgotten += 1
 
     async def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         forgotten = self._forgotten
         value = await self._function(*args, **kwargs)
-        if self._forgotten == forgotten:
-            memo.add(key, value)
+        with self._lock:
+            _gone = memo.add(key, value) if self._forgotten == forgotten else None  # released after the lock
         return value
 
 

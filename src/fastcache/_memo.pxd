@@ -24,6 +24,7 @@ cdef struct Call:
 cdef class CallKey:
     cdef object key
     cdef Py_hash_t hash
+    cdef uint64_t clears    # of the memo, when the call missed
 
 
 @cython.final
@@ -37,6 +38,7 @@ cdef class Memo(Table):
     cdef object runs            # called as runs(self, CallKey, args, kwargs) on a miss, in the function's place; or None
     cdef object ready           # what it makes of the value of a hit is the caller's; None: the value itself
     cdef object maxsize         # as cache_info() shows it
+    cdef uint64_t clears        # how often cache_clear() was called
     cdef double ttl             # seconds; infinite without one
     cdef bint typed
     cdef bint is_python         # the function is one, and guards itself against endless recursion

@@ -113,6 +113,8 @@ cdef class Memo(Table):
 
     def __init__(self, function, *, maxsize, typed=False, ttl=None, key=None, runs=None, ready=None):
         # The options were checked by lru_cache().
+        if self.function is not None:
+            raise TypeError("a cached function can't be initialised twice")
         self.function = function
         self.is_python = PyFunction_Check(function)
         self.maxsize = maxsize
@@ -181,6 +183,7 @@ cdef class Memo(Table):
         section_begin(&section, self)
         contents = self.detach_all()
         self.hits = self.misses = 0
+        self.clears += 1
         section_end(&section)
         release_all(contents)
 
@@ -256,12 +259,13 @@ cdef class Memo(Table):
         finally:
             section_end(&section)
 
-    def joined(self):
-        """A call that was counted as a miss joined another's run: count it as a hit instead."""
+    def joined(self, CallKey key not None):
+        """A call that was counted as a miss joined another's run: count it as a hit, unless the counters were cleared."""
         cdef Section section
         section_begin(&section, self)
-        self.hits += 1
-        self.misses -= 1
+        if key.clears == self.clears:
+            self.hits += 1
+            self.misses -= 1
         section_end(&section)
 
     # Time
@@ -298,16 +302,15 @@ cdef class Memo(Table):
         cdef Section section
         section_begin(&section, self)
         try:
+            s = lookup(self, <PyObject*>key, hash) if self.changes != changes else 0
             if self.expiring:
-                now = self.now()
-            if self.changes != changes:
-                s = lookup(self, <PyObject*>key, hash)
-                if s:
-                    if not self.expiring or now < self.expiry[s].deadline:
-                        return 0
-                    self.expirations += 1
-                    gone[n] = self.take(s)
-                    n += 1
+                now = self.now()        # after the lookup, whose __eq__ may have stored something that expires later
+            if s:
+                if not self.expiring or now < self.expiry[s].deadline:
+                    return 0
+                self.expirations += 1
+                gone[n] = self.take(s)
+                n += 1
             if self.expiring and self.expiry != NULL:
                 while n < RECLAIM_PER_STORE and self.expiry[0].next and self.expiry[self.expiry[0].next].deadline <= now:
                     self.expirations += 1
@@ -414,6 +417,7 @@ cdef CallKey make_key(Memo self, Call* call):
     cdef CallKey key = CallKey.__new__(CallKey)
     key.key = stored_key(self, call)
     key.hash = call.hash
+    key.clears = self.clears
     return key
 
 

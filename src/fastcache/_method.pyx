@@ -7,9 +7,9 @@ Instances are told apart by identity and held by weak references only, so they n
 nothing is stored on them that pickling or copying could see.
 
 In the table an instance is its own hash, namely its address; the key is the weak reference, whose callback removes the entry
-before the address can be used again. One exception: where the collector finds an instance and its class to be garbage together,
-it clears the weak reference without calling back, and a finalizer may still call the method, or bring both back to life. So
-the reference is asked what it refers to.
+before the address can be used again. One exception: where the collector finds an instance and its class to be garbage
+together, it clears the weak reference without calling back, and a finalizer may still call the method, or bring both back to
+life. So the reference is asked what it refers to.
 """
 cimport cython
 from cpython.object cimport PyObject

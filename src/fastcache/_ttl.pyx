@@ -16,7 +16,7 @@ from ._cpython cimport Section, key_hash, prefetch, section_begin, section_end
 from ._expiry cimport expiry_append, expiry_remove
 from ._links cimport move_to_front
 from ._lru cimport EXPIRE, ITEM_ACCESS, LRUCache
-from ._table cimport Contents, Entry, Table, home, lookup
+from ._table cimport Contents, Entry, Table, home, lookup, release_all
 
 cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
@@ -85,6 +85,10 @@ cdef class TTLCache(LRUCache):
         self._ttl = INFINITY
 
     def __init__(self, maxsize, ttl, timer=None, getsizeof=None, *, on_evict=None):
+        if self.slots != NULL:
+            # A second time. What is wrong is found before anything is lost; then the entries go before their clock does.
+            TTLCache(maxsize, ttl, timer, getsizeof, on_evict=on_evict)
+            release_all(self.detach_all())
         self.set_clock(ttl, timer)
         self.configure(maxsize, getsizeof, on_evict)
 
@@ -132,11 +136,13 @@ cdef class TTLCache(LRUCache):
 
     cdef double reading(self, object time) except? -1:
         """A reading of the timer on the axis."""
-        if self.origin is not None:
-            return self.span(time - self.origin)
+        cdef object zero = self.origin      # held: the subtraction may run code
+        if zero is not None:
+            return self.span(time - zero)
         if self.base is None:
             self.base = 0.0 if isinstance(time, float) else time
-        return time - self.base
+        zero = self.base
+        return time - zero
 
     cdef double seconds(self, double span) noexcept:
         return span if self.origin is None else span * 1e-6
