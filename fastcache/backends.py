@@ -59,8 +59,8 @@ class MemoryCache(Generic[K, V]):
     timer: a function that tells the time in seconds, for tests; by default the system's monotonic clock.
 
     Keys are any hashable objects. Every reader gets the very object that was stored: who changes it changes it for all.
-    `None` is a value like any other. All methods are atomic and may be called from any thread, and O(1) expected
-    for a single key.
+    `None` is a value like any other. All methods may be called from any thread; those
+    for a single key are atomic, and O(1) expected.
 
     Raises ConfigurationError (a ValueError) for a ttl or an interval that isn't greater than 0, and for a `maxsize` below 0.
 

@@ -12,6 +12,7 @@ import threading
 from contextvars import copy_context
 from weakref import WeakKeyDictionary, WeakSet
 
+from fastcache._memo import Memo  # its methods are called on the class: a function's attributes may hide them
 from fastcache.flight import TaskFlight, ThreadFlight, inside
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any
 
-    from fastcache._memo import CallKey, Memo
+    from fastcache._memo import CallKey
 
 __all__ = ["AsyncRuns", "Runs", "SeparateAsyncRuns", "WithInstance", "ready"]
 
@@ -68,9 +69,9 @@ class Runs:
             flight, leads = None, False
             try:
                 with self._lock:
-                    value = memo.peek(key, _ABSENT)  # it may have been stored since the miss
+                    value = Memo.peek(memo, key, _ABSENT)  # it may have been stored since the miss
                     if value is not _ABSENT:
-                        memo.joined(key)
+                        Memo.joined(memo, key)
                         return value
                     flight = self._flights.get(key)
                     if flight is None:
@@ -87,7 +88,7 @@ class Runs:
                 finally:
                     flight.leave(current)
                 if not flight.handed_over:
-                    memo.joined(key)
+                    Memo.joined(memo, key)
                     return flight.result()
             finally:
                 if leads and flight is not None and not flight.done:  # a KeyboardInterrupt before the function began
@@ -130,7 +131,7 @@ class Runs:
     def _store(self, memo: Memo, key: CallKey, flight: ThreadFlight, value: Any) -> list[Any] | None:
         """Store the result, unless it was forgotten. Returns what had to go, to be released without the lock."""
         with self._lock:
-            return memo.add(key, value) if self._flights.get(key) is flight else None
+            return Memo.add(memo, key, value) if self._flights.get(key) is flight else None
 
     def _drop(self, key: CallKey, flight: ThreadFlight) -> None:
         with self._lock:
@@ -179,9 +180,9 @@ class AsyncRuns:
         _need_frames(FRAMES_NEEDED)
         while True:
             with self._lock:
-                value = memo.peek(key, _ABSENT)  # it may have been stored since the miss
+                value = Memo.peek(memo, key, _ABSENT)  # it may have been stored since the miss
                 if value is not _ABSENT:
-                    memo.joined(key)
+                    Memo.joined(memo, key)
                     return value
                 table = self._table(loop)
                 flight = table.get(key)
@@ -214,7 +215,7 @@ class AsyncRuns:
                         flight.task.cancel()
             if not flight.handed_over:
                 if not leads:
-                    memo.joined(key)
+                    Memo.joined(memo, key)
                 return flight.result()
 
     async def _run(
@@ -242,7 +243,7 @@ class AsyncRuns:
         self, memo: Memo, key: CallKey, table: dict[CallKey, TaskFlight], flight: TaskFlight, value: Any
     ) -> None:
         with self._lock:
-            _gone = memo.add(key, value) if table.get(key) is flight else None  # released after the lock
+            _gone = Memo.add(memo, key, value) if table.get(key) is flight else None  # released after the lock
 
     def _drop(self, key: CallKey, table: dict[CallKey, TaskFlight], flight: TaskFlight) -> None:
         with self._lock:
@@ -272,7 +273,7 @@ class SeparateAsyncRuns:
         forgotten = self._forgotten
         value = await self._function(*args, **kwargs)
         with self._lock:
-            _gone = memo.add(key, value) if self._forgotten == forgotten else None  # released after the lock
+            _gone = Memo.add(memo, key, value) if self._forgotten == forgotten else None  # released after the lock
         return value
 
 
