@@ -1,0 +1,252 @@
+"""The connections that `from_url` makes: redis-py's own classes, made to fail fast.
+
+Owns three decisions, each in one place: one immediate repeat, and no other, when a pooled connection turns out to have
+been closed by the server; RESP2 when the server refuses HELLO (an error reply, never a timeout); and no waiting on a
+server whose breaker is open. Everything else is redis-py's. A client that the program made itself is used as it is and
+gets none of this. This file must never know a pool, a cache, a key or a serializer.
+
+`is_outage` says what counts as a failure of the server, for clients of either origin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import redis.asyncio
+import redis.asyncio.connection as aio
+import redis.asyncio.retry
+import redis.connection as sio
+import redis.exceptions as rexc
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from .breaker import Breaker
+
+__all__ = ["LINES", "Lines", "PoolExhausted", "is_outage", "is_timeout", "pool_was_full"]
+
+
+class PoolExhausted(rexc.MaxConnectionsError):
+    """No connection became free in time. The callers' own doing, so it never counts against the server."""
+
+
+class _Refused(rexc.ConnectionError):
+    """The breaker opened while this caller waited for a connection: it must not start waiting for the server now."""
+
+
+class Lines:
+    """What the connections of one cache share: the breaker of their server, and whether it refused HELLO."""
+
+    __slots__ = ("breaker", "hello_refused")
+
+    def __init__(self, breaker: Breaker | None) -> None:
+        self.breaker = breaker
+        self.hello_refused = False
+
+    def __deepcopy__(self, memo: object) -> Lines:
+        return self
+
+    def admit(self) -> None:
+        if self.breaker is not None and self.breaker.is_open:
+            raise _Refused(self.breaker.reason())
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a failed call says that the server is away: a connection that failed or a reply that didn't come.
+
+    Not a reply with an error (OOM, READONLY, WRONGTYPE, LOADING, NOAUTH ...), which is a sign of life, nor a pool
+    without a free connection, nor a caller's cancellation.
+    """
+    if isinstance(error, rexc.MaxConnectionsError | _Refused) or pool_was_full(error):
+        return False
+    if isinstance(error, rexc.AuthenticationError | rexc.AuthorizationError | rexc.BusyLoadingError):
+        return False  # redis-py derives these replies from ConnectionError
+    if isinstance(error, rexc.ConnectionError):  # a Sentinel's connection hides READONLY, a demoted master's reply, so
+        return not isinstance(error.__context__, rexc.ReadOnlyError)
+    if isinstance(error, rexc.RedisClusterException):
+        return "cannot be connected" in str(error)  # no node of the cluster answered
+    return isinstance(error, rexc.TimeoutError | rexc.InvalidResponse | OSError | EOFError | asyncio.TimeoutError)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether the caller waited for nothing: for a reply, or for a free connection."""
+    if isinstance(error, rexc.MaxConnectionsError):
+        return isinstance(error, PoolExhausted)
+    return isinstance(error, rexc.TimeoutError | TimeoutError | asyncio.TimeoutError) or pool_was_full(error)
+
+
+def pool_was_full(error: BaseException) -> bool:
+    return (
+        isinstance(error, rexc.ConnectionError) and str(error) == "No connection available."
+    )  # BlockingConnectionPool
+
+
+def _is_closed(error: Exception) -> bool:
+    return type(error) is rexc.ConnectionError  # not its subclasses, which are replies
+
+
+class _SyncRepeat(Retry):
+    """Retries nothing but one case: the connection came out of the pool alive and was found closed by this command.
+
+    The server (or a firewall) closes idle connections; the pool notices a FIN at checkout but, in asyncio, not a RST,
+    and neither can notice a close that arrives between checkout and reply. Repeating is safe: each of a cache's
+    commands may run twice.
+    """
+
+    def __init__(self, line: Any) -> None:
+        super().__init__(NoBackoff(), 0)
+        self._line = weakref.ref(line)  # no cycle: a dropped connection closes its socket at once
+
+    def call_with_retry(self, do: Callable[[], Any], fail: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().call_with_retry(do, fail, *args, **kwargs)
+        except rexc.ConnectionError as error:
+            line = self._line()
+            if line is None or not line.reused or not _is_closed(error):
+                raise
+            line.reused = False
+        return super().call_with_retry(do, fail, *args, **kwargs)
+
+
+class _AsyncRepeat(redis.asyncio.retry.Retry):
+    """`_SyncRepeat` for asyncio."""
+
+    def __init__(self, line: Any) -> None:
+        super().__init__(NoBackoff(), 0)
+        self._line = weakref.ref(line)  # no cycle: a dropped connection closes its socket at once
+
+    async def call_with_retry(
+        self, do: Callable[[], Awaitable[Any]], fail: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        try:
+            return await super().call_with_retry(do, fail, *args, **kwargs)
+        except rexc.ConnectionError as error:
+            line = self._line()
+            if line is None or not line.reused or not _is_closed(error):
+                raise
+            line.reused = False
+        return await super().call_with_retry(do, fail, *args, **kwargs)
+
+
+class _Line:
+    """What a sync and an asyncio connection have in common. Mixed in before redis-py's class."""
+
+    _repeat: Any = None
+    retry: Any
+    protocol: Any
+
+    def __init__(self, *, lines: Lines, **options: Any) -> None:
+        self._lines = lines
+        self._options = options
+        self.reused = False  # whether the pool handed it out connected
+        protocol = {"protocol": 2} if lines.hello_refused else {}
+        super().__init__(**{**options, **protocol})
+        if self.retry.get_retries() == 0:  # else the program asked for retries of its own
+            self.retry = self._repeat(self)
+
+    def _speak_resp2(self) -> None:
+        """Begin again as the connection it would have been with `protocol=2`: its parser differs too."""
+        redis_class: Any = super()
+        redis_class.__init__(**{**self._options, "protocol": 2})
+        if self.retry.get_retries() == 0:
+            self.retry = self._repeat(self)
+
+    def _may_fall_back(self, error: rexc.ResponseError) -> bool:
+        """HELLO got an error reply: unknown to an old server or a proxy, or forbidden to this user."""
+        return str(self.protocol) == "3"
+
+
+class _SyncLine(_Line):
+    _repeat = _SyncRepeat
+
+    def connect(self) -> None:
+        line: Any = super()
+        self._lines.admit()
+        self.reused = self.is_connected  # type: ignore[attr-defined]
+        if not self.reused:
+            line.connect()
+
+    def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        line: Any = super()
+        try:
+            line.connect_check_health(*args, **kwargs)
+        except rexc.ResponseError as error:
+            if not self._may_fall_back(error):
+                raise
+            self._speak_resp2()
+            line.connect_check_health(*args, **kwargs)
+            self._lines.hello_refused = True
+
+
+class _AsyncLine(_Line):
+    _repeat = _AsyncRepeat
+
+    async def connect(self) -> None:
+        line: Any = super()
+        self._lines.admit()
+        self.reused = self.is_connected  # type: ignore[attr-defined]
+        if not self.reused:
+            try:
+                await line.connect()
+            except BaseException:
+                await line.disconnect(nowait=True)  # cancelled half-way through the handshake, a reply may still come
+                raise
+
+    @property
+    def lost(self) -> bool:
+        """Whether asyncio has seen the connection end, though redis-py hasn't.
+
+        Writing to it now would do harm beyond failing: since 3.12 `writelines` on a transport that was just reset
+        leaves a dead entry in the event loop under the number of its socket, and the next connection that gets the
+        number hangs until it times out (cpython#136234, mended late in 3.13). The pool asks just before it hands a connection out.
+        """
+        writer = getattr(self, "_writer", None)
+        return writer is not None and writer.is_closing()
+
+    async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        line: Any = super()
+        try:
+            await line.connect_check_health(*args, **kwargs)
+        except rexc.ResponseError as error:
+            if not self._may_fall_back(error):
+                raise
+            self._speak_resp2()
+            await line.connect_check_health(*args, **kwargs)
+            self._lines.hello_refused = True
+
+
+class _TcpLine(_SyncLine, sio.Connection):
+    pass
+
+
+class _TlsLine(_SyncLine, sio.SSLConnection):
+    pass
+
+
+class _UnixLine(_SyncLine, sio.UnixDomainSocketConnection):
+    pass
+
+
+class _AsyncTcpLine(_AsyncLine, aio.Connection):
+    pass
+
+
+class _AsyncTlsLine(_AsyncLine, aio.SSLConnection):
+    pass
+
+
+class _AsyncUnixLine(_AsyncLine, aio.UnixDomainSocketConnection):
+    pass
+
+
+LINES: dict[type, type] = {
+    sio.Connection: _TcpLine,
+    sio.SSLConnection: _TlsLine,
+    sio.UnixDomainSocketConnection: _UnixLine,
+    aio.Connection: _AsyncTcpLine,
+    aio.SSLConnection: _AsyncTlsLine,
+    aio.UnixDomainSocketConnection: _AsyncUnixLine,
+}
+"""redis-py's connection classes, and what is used in place of each."""

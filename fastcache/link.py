@@ -1,0 +1,250 @@
+"""The link between a cache and its client: which server it is, whose client it is, and how both end.
+
+Owns telling redis-py's clients apart (single, cluster, Sentinel's master; sync or asyncio), the clients that `from_url`
+makes (one, or one per event loop), and closing exactly those. It must never send a command of a caller; the only thing
+it asks the server itself is PING, for the breaker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+import weakref
+from collections.abc import AsyncGenerator, Hashable
+from typing import Any
+
+import redis
+import redis.asyncio
+import redis.asyncio.client
+import redis.asyncio.sentinel
+import redis.client
+import redis.sentinel
+
+from .breaker import Breaker, breaker_of
+from .connection import Lines
+from .errors import BackendError, ConfigurationError
+from .pools import async_pool, sync_pool
+
+__all__ = ["AsyncLink", "SyncLink"]
+
+_SYNC = (redis.Redis, redis.RedisCluster)
+_ASYNC = (redis.asyncio.Redis, redis.asyncio.RedisCluster)
+_CLUSTERS = (redis.RedisCluster, redis.asyncio.RedisCluster)
+_PIPELINES = (redis.client.Pipeline, redis.asyncio.client.Pipeline)
+_SENTINELS = (redis.sentinel.SentinelConnectionPool, redis.asyncio.sentinel.SentinelConnectionPool)
+
+
+def _server(client: Any) -> tuple[Hashable, str]:
+    """The server's identity, by which caches share a breaker, and its name in messages (never with a password)."""
+    if isinstance(client, _CLUSTERS):
+        nodes = sorted(str(name) for name in client.nodes_manager.startup_nodes)
+        return ("cluster", *nodes), f"cluster {nodes[0] if nodes else ''}"
+    pool: Any = client.connection_pool
+    if isinstance(pool, _SENTINELS):
+        return _address_of_sentinel(pool), f"{pool.service_name} of Sentinel"
+    return _address(pool.connection_kwargs)
+
+
+def _address_of_sentinel(pool: Any) -> Hashable:
+    sentinels = pool.sentinel_manager.sentinels
+    watchers = sorted(str(_address(sentinel.connection_pool.connection_kwargs)[0]) for sentinel in sentinels)
+    return ("sentinel", pool.service_name, bool(pool.is_master), *watchers)
+
+
+def _address(options: dict[str, Any]) -> tuple[Hashable, str]:
+    path = options.get("path")
+    if path is not None:
+        return ("unix", str(path)), str(path)
+    host, port = options.get("host") or "localhost", int(options.get("port") or 6379)
+    return ("tcp", host, port), f"{host}:{port}"
+
+
+def _is_bytes_client(client: Any) -> bool:
+    get_encoder = getattr(client, "get_encoder", None)
+    encoder = get_encoder() if get_encoder is not None else client.encoder
+    return not encoder.decode_responses
+
+
+def _refuse(client: object, face: str, other_face: str, wanted: tuple[type, ...], other: tuple[type, ...]) -> None:
+    if isinstance(client, str | bytes):
+        raise ConfigurationError(f"{face} takes a client of redis-py; for a URL there is {face}.from_url(url)")
+    if isinstance(client, other):
+        raise ConfigurationError(
+            f"{face} doesn't take {type(client).__module__}.{type(client).__name__}: use {other_face}"
+        )
+    if not isinstance(client, wanted) or isinstance(client, _PIPELINES):
+        names = " or ".join(f"{type_.__module__.split('.client')[0]}.{type_.__name__}" for type_ in wanted)
+        raise ConfigurationError(
+            f"{face} takes a client of redis-py ({names}, or a Sentinel's master_for(...)), not {type(client).__name__}"
+        )
+
+
+class SyncLink:
+    """One blocking client, the program's or the cache's own."""
+
+    asynchronous = False
+
+    def __init__(self, client: Any, breaker: Breaker, owned: bool) -> None:
+        self.client = client
+        self.breaker = breaker
+        self.cluster = isinstance(client, _CLUSTERS)
+        self.bytes_keys = _is_bytes_client(client)
+        self.closed = False
+        self._owned = owned
+        self._probe_pool: Any = None
+
+    @classmethod
+    def to(cls, client: Any) -> SyncLink:
+        _refuse(client, "RedisCache", "AsyncRedisCache", _SYNC, _ASYNC)
+        return cls(client, breaker_of(*_server(client)), owned=False)
+
+    @classmethod
+    def open(cls, url: str, options: dict[str, Any]) -> SyncLink:
+        """A client of the cache's own. Connects at the first command."""
+        lines = Lines(None)
+        client = redis.Redis(connection_pool=sync_pool(url, lines, options))
+        lines.breaker = breaker_of(*_server(client))
+        link = cls(client, lines.breaker, owned=True)
+        link._probe_pool = sync_pool(url, Lines(None), {**options, "max_connections": 1})
+        return link
+
+    def ping(self) -> None:
+        """Ask for a PONG, past the breaker. Raises unless one came."""
+        if not self._owned:
+            self.client.execute_command("PING", **({"target_nodes": "random"} if self.cluster else {}))
+            return
+        try:
+            client: Any = redis.Redis(connection_pool=self._probe_pool)
+            client.execute_command("PING")
+        finally:
+            self._probe_pool.disconnect()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        probe = self.breaker.stop_probing(self)
+        if probe is not None:
+            probe.join()
+        if self._owned:
+            self.client.close()
+            self.client.connection_pool.disconnect()
+
+
+class AsyncLink:
+    """One asyncio client of the program's, or one of the cache's own for each event loop that uses it."""
+
+    asynchronous = True
+
+    def __init__(self, client: Any, breaker: Breaker, url: str = "", options: dict[str, Any] | None = None) -> None:
+        self.breaker = breaker
+        self.cluster = isinstance(client, _CLUSTERS)
+        self.bytes_keys = _is_bytes_client(client)
+        self.closed = False
+        self._given = client if options is None else None
+        self._url = url
+        self._options = options or {}
+        self._lines = Lines(breaker)
+        self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
+        self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
+        self._lock = threading.Lock()
+        # Keeps the clients alive until they are closed properly, should the program drop the cache without closing it.
+        weakref.finalize(self, _abandon, self._guards, self._clients).atexit = False
+
+    @classmethod
+    def to(cls, client: Any) -> AsyncLink:
+        _refuse(client, "AsyncRedisCache", "RedisCache", _ASYNC, _SYNC)
+        return cls(client, breaker_of(*_server(client)))
+
+    @classmethod
+    def open(cls, url: str, options: dict[str, Any]) -> AsyncLink:
+        """Clients of the cache's own. Each connects at its first command."""
+        sample = redis.asyncio.Redis(connection_pool=async_pool(url, Lines(None), options))
+        return cls(sample, breaker_of(*_server(sample)), url, options)
+
+    @property
+    def client(self) -> Any:
+        """The client to use in the running event loop."""
+        if self._given is not None:
+            return self._given
+        loop = asyncio.get_running_loop()
+        return self._clients.get(loop) or self._make(loop)
+
+    def _make(self, loop: asyncio.AbstractEventLoop) -> Any:
+        client = redis.asyncio.Redis(connection_pool=async_pool(self._url, self._lines, self._options))
+        with self._lock:
+            if self.closed:
+                raise BackendError("the cache is closed")
+            for stopped in [known for known in self._clients if known.is_closed()]:
+                del self._clients[stopped], self._guards[stopped]
+            self._clients[loop] = client
+            guard = self._guards[loop] = _until_shutdown(client.connection_pool, loop, self._clients, self._guards)
+        _start(guard)
+        return client
+
+    async def ping(self) -> None:
+        """Ask for a PONG, past the breaker. Raises unless one came."""
+        if self._given is not None:
+            await self._given.execute_command("PING", **({"target_nodes": "random"} if self.cluster else {}))
+            return
+        pool = async_pool(self._url, Lines(None), {**self._options, "max_connections": 1})
+        try:
+            client: Any = redis.asyncio.Redis(connection_pool=pool)
+            await client.execute_command("PING")
+        finally:
+            await pool.disconnect()
+
+    async def close(self) -> None:
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+            guards = list(self._guards.items())
+        probe = self.breaker.stop_probing(self)
+        if probe is not None:
+            await probe.ajoin()
+        here = asyncio.get_running_loop()
+        for loop, guard in guards:
+            if loop is here:
+                await guard.aclose()
+            elif loop.is_running():
+                # Another thread's loop: it closes its own connections. One that stands still does when it is shut down.
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_close(guard), loop))
+
+
+async def _close(guard: AsyncGenerator[None, None]) -> None:
+    await guard.aclose()
+
+
+def _abandon(guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]], *_: object) -> None:
+    """The cache is garbage: close its pools, each in its loop."""
+    for loop, guard in list(guards.items()):
+        if not loop.is_closed():
+            asyncio.run_coroutine_threadsafe(_close(guard), loop)
+
+
+async def _until_shutdown(
+    pool: Any, loop: asyncio.AbstractEventLoop, *registers: dict[asyncio.AbstractEventLoop, Any]
+) -> AsyncGenerator[None, None]:
+    """Disconnect the pool when it is closed, or when its loop shuts down.
+
+    An event loop closes its unfinished async generators before it ends (PEP 525, `loop.shutdown_asyncgens`, part of
+    `asyncio.run`): the one public hook at which connections can still be closed properly.
+    """
+    try:
+        yield
+    finally:
+        for register in registers:
+            register.pop(loop, None)
+        await pool.disconnect()
+
+
+def _start(guard: AsyncGenerator[None, None]) -> None:
+    """Run to the first `yield`, which awaits nothing; the running loop notes the generator as unfinished."""
+    try:
+        guard.asend(None).send(None)
+    except StopIteration:
+        pass
+    else:
+        warnings.warn("the guard of a connection pool did not start", RuntimeWarning, stacklevel=2)

