@@ -127,8 +127,7 @@ def against(name: str, ours: Side, rivals: dict[str, Side | None], bars: dict[st
     present = {label: side for label, side in rivals.items() if side is not None}
     mine, *others = compare([ours, *present.values()], **options)
     return [
-        Row(name, mine, label, other, bar=bars.get(label))
-        for (label, _), other in zip(present.items(), others, strict=True)
+        Row(name, mine, label, other, bar=bars.get(label)) for (label, _), other in zip(present.items(), others, strict=True)
     ]
 
 
@@ -240,8 +239,7 @@ def decorated() -> Iterator[Row]:
             and Side("f(5)", {"f": cachetools.cached(cachetools.LRUCache(SMALL))(identity)}),
             "cachebox cached(LRUCache)": cachebox
             and Side("f(5)", {"f": cachebox.cached(cachebox.LRUCache(SMALL))(identity)}),
-            "moka-py cached(lru)": moka_py
-            and Side("f(5)", {"f": moka_py.cached(maxsize=SMALL, policy="lru")(identity)}),
+            "moka-py cached(lru)": moka_py and Side("f(5)", {"f": moka_py.cached(maxsize=SMALL, policy="lru")(identity)}),
             "theine Memoize": theine and Side("f(5)", {"f": theine.Memoize(SMALL, None)(identity)}),
         },
         {},
@@ -273,9 +271,7 @@ def with_entry(cache: Any) -> Any:
     return cache
 
 
-def mapping_row(
-    name: str, maps: dict[str, Any], item: str, call: str, bars: dict[str, float], **side: Any
-) -> list[Row]:
+def mapping_row(name: str, maps: dict[str, Any], item: str, call: str, bars: dict[str, float], **side: Any) -> list[Row]:
     """`item` is the statement for what has `c[k]`, `call` for what only has methods ("" where it can't)."""
     sides = {
         label: Side(item if hasattr(type(cache), "__setitem__") else call, {"c": cache}, **side)
@@ -303,7 +299,7 @@ def lru_map() -> Iterator[Row]:
 def ttl_maps(per_entry: bool = False) -> dict[str, Any]:
     cachetools, cachebox, moka_py = map(rival, ("cachetools", "cachebox", "moka_py"))
     maps = {
-        "fastcache": fastcache.TTLCache(SMALL, 60),  # type: ignore[attr-defined]
+        "fastcache": fastcache.TTLCache(SMALL, 60),
         "cachetools": cachetools and cachetools.TTLCache(SMALL, 60),
         "cachebox": cachebox and cachebox.TTLCache(SMALL, 60),
         "cachebox VTTL": cachebox and cachebox.VTTLCache(SMALL, ttl=60),
@@ -347,8 +343,7 @@ def ttl_hits() -> Iterator[Row]:
         {
             "cachetools cached(TTLCache)": cachetools
             and Side("f(5)", {"f": cachetools.cached(cachetools.TTLCache(SMALL, 60))(identity)}),
-            "cachetools func.ttl_cache": cachetools
-            and Side("f(5)", {"f": cachetools.func.ttl_cache(SMALL, 60)(identity)}),
+            "cachetools func.ttl_cache": cachetools and Side("f(5)", {"f": cachetools.func.ttl_cache(SMALL, 60)(identity)}),
             "cachebox cached(TTLCache)": cachebox
             and Side("f(5)", {"f": cachebox.cached(cachebox.TTLCache(SMALL, 60))(identity)}),
             "moka-py cached(ttl)": moka_py
@@ -374,12 +369,32 @@ def ttl_map() -> Iterator[Row]:
     yield from mapping_row("c[k] = v, one evicted", ttl_maps(), "c[k] = 1", "c.set(k, 1)", {}, keys=list(range(STREAM)))
 
 
+@group("MemoryCache")
+def memory_cache() -> Iterator[Row]:
+    need(hasattr(fastcache, "MemoryCache"), "MemoryCache")
+
+    def mine() -> Any:
+        return with_entry(fastcache.MemoryCache(SMALL, 60))
+
+    peers = {label: cache for label, cache in ttl_maps().items() if label != "fastcache"}
+    for name, own, item, call in [
+        ("get(k)", "c.get(5)", "c.get(5)", "c.get(5)"),
+        ("set(k, v), replaced", "c.set(5, 1)", "c[5] = 1", "c.set(5, 1)"),
+    ]:
+        sides: dict[str, Side | None] = {}
+        for label, cache in peers.items():
+            sides[f"{label} TTLCache" if label[:5] == "cache" and "VTTL" not in label else label] = Side(
+                item if hasattr(type(cache), "__setitem__") else call, {"c": cache}
+            )
+        yield from against(name, Side(own, {"c": mine()}), sides, {})
+
+
 BATCHES, EXPIRED = 12, 1_000
 
 
 def sweep_times(n: int, per_entry: bool) -> Callable[[], int]:
     """A function that times `expire()` of the next 1,000 entries among n live ones."""
-    cache = fastcache.TTLCache(None, 3600)  # type: ignore[attr-defined]
+    cache = fastcache.TTLCache(None, 3600)
     moments = []
     keys = list(range(n + BATCHES * EXPIRED))
     random.Random(1).shuffle(keys)
@@ -421,9 +436,7 @@ def sweeps() -> Iterator[Row]:
     need(hasattr(fastcache, "TTLCache"), "TTLCache")
     for name, per_entry, bar in [("one ttl", False, 3.0), ("ttls of their own", True, 6.0)]:
         many, few = least([sweep_times(1_000_000, per_entry), sweep_times(10_000, per_entry)], BATCHES)
-        yield Row(
-            f"among 1,000,000, {name}", many / EXPIRED, "the same among 10,000", few / EXPIRED, bar=bar, at_most=True
-        )
+        yield Row(f"among 1,000,000, {name}", many / EXPIRED, "the same among 10,000", few / EXPIRED, bar=bar, at_most=True)
 
 
 # Async

@@ -86,13 +86,16 @@ cdef class LRUCache(Table):
         if on_evict is not None and not callable(on_evict):
             raise TypeError(f"on_evict must be a function (key, value, cause) or None, not {on_evict!r}")
         check_maxsize(maxsize)
-        release_all(self.detach_all())
+        # What is released may use this cache: it finds it empty and with the new options.
+        cdef tuple replaced = (self._maxsize, self._bound, self._getsizeof, self._on_evict, self._total)
+        cdef Contents contents = self.detach_all()
         self.overrides = overrides
         self.weighted = getsizeof is not None or overrides & GETSIZEOF
         self._getsizeof = getsizeof
         self._on_evict = on_evict
         self._total = 0
         self.set_limit(maxsize)
+        release_all(contents)
         return 0
 
     cdef int set_limit(self, object maxsize) except -1:
@@ -214,11 +217,13 @@ cdef class LRUCache(Table):
         cdef bint stored = False
         if not self.weighted and self.limit == 0:
             raise ValueError("value too large")
-        self.prepare()
+        if self.expiring:
+            self.prepare()
         while not stored:
             section_begin(&section, self)
             try:
-                self.sweep(gone)
+                if self.expiring:
+                    self.sweep(gone)
                 if self.weighted:
                     stored = self.try_store_weighted(k, hash, v, weight, ttl, gone)
                 else:
@@ -242,7 +247,8 @@ cdef class LRUCache(Table):
             INCREF(value)
             self.slots[s].value = value
             DECREF(<PyObject*>old_value)
-            self.stamp(s, ttl)
+            if self.expiring:
+                self.stamp(s, ttl)
             if gone is not None:
                 gone.append((<object>key, old_value, "replaced"))
             return True
@@ -257,7 +263,8 @@ cdef class LRUCache(Table):
         INCREF(key)
         INCREF(value)
         s = place(self, key, hash, value)
-        self.stamp(s, ttl)
+        if self.expiring:
+            self.stamp(s, ttl)
         if old.key != NULL:
             self.drop(old, "evicted", gone)
         return True
@@ -458,10 +465,24 @@ cdef class LRUCache(Table):
 
     def get(self, key, default=None):
         """The value of a key, now most recently used; `default` when absent (`__missing__` is not asked). O(1)."""
+        cdef PyObject* k = <PyObject*>key
+        cdef Py_hash_t hash
+        cdef Py_ssize_t s
+        cdef Section section
         if self.overrides & ITEM_ACCESS:
             return self[key] if key in self else default
-        value = self.read(key, True)
-        return default if value is ABSENT else value
+        hash = key_hash(k)
+        section_begin(&section, self)
+        try:
+            s = lookup(self, k, hash)
+            if s:
+                move_to_front(self.slots, s)
+                self.hits += 1
+                return <object>self.slots[s].value
+            self.misses += 1
+            return default
+        finally:
+            section_end(&section)
 
     def peek(self, key, default=None):
         """The value of a key without counting as use: neither order nor counters change. O(1)."""
@@ -566,7 +587,7 @@ cdef class LRUCache(Table):
 
     def resize(self, maxsize):
         """Change `maxsize`; the least recently used entries that no longer fit are evicted. O(entries evicted)."""
-        cdef list gone = self.listener()
+        cdef list gone = []         # keeps what goes until all of it has gone, with or without a listener
         cdef Section section
         cdef bint fits = False
         check_maxsize(maxsize)

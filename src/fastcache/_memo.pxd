@@ -29,6 +29,7 @@ cdef class CallKey:
 @cython.final
 cdef class Memo(Table):
     cdef EntryPoint vectorcall      # one of the entry points below
+    cdef EntryPoint equal_str       # the same for a str that isn't the stored object
     cdef EntryPoint otherwise       # where it hands on what it doesn't serve: through a pointer, so that it stays small
     cdef object function        # the user's
     cdef object key             # a function of the call's arguments that gives its key, or None

@@ -27,7 +27,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ._clock cimport PRECISE_BELOW_MS, coarse_now, precise_now
 from ._cpython cimport (
     DECREF, INCREF, Section, is_int, is_str, key_hash, enable_vectorcall, likely, plain_equal,
-    section_begin, section_end, share_between_threads, small_int, known_str_hash,
+    section_begin, section_end, share_between_threads, small_int, known_str_hash, str_equal, str_hash,
 )
 from ._expiry cimport expiry_append
 from ._links cimport move_to_front
@@ -107,6 +107,7 @@ cdef class Memo(Table):
     def __cinit__(self, *args, **kwargs):
         self.vectorcall = <EntryPoint>call_any
         self.otherwise = <EntryPoint>call_several
+        self.equal_str = call_equal_str
         self.ttl = INFINITY
 
     def __init__(self, function, *, maxsize, typed=False, ttl=None, key=None, runs=None, ready=None):
@@ -434,7 +435,7 @@ cdef int matches_foreign(Memo self, uint32_t s, Call* call) except -2:
         equal = equal and PyObject_RichCompareBool(PyTuple_GET_ITEM(stored, i), call.args[i], Py_EQ)
     if equal and call.kwnames != NULL:
         equal = PyObject_RichCompareBool(PyTuple_GET_ITEM(stored, PyTuple_GET_SIZE(stored) - 1), call.kwnames, Py_EQ)
-    if self.moves != moves or (equal and self.slots[s].key != stored):
+    if self.moves != moves or self.slots[s].key != stored:
         return -1
     return equal
 
@@ -538,6 +539,8 @@ cdef inline PyObject* call_quick(
             section_end(&section)
             return value
         section_end(&section)
+        if is_str(args[0]):
+            return self.equal_str(self, args, nargsf, kwnames)
     return self.otherwise(self, args, nargsf, kwnames)
 
 
@@ -554,6 +557,33 @@ cdef PyObject* call_unordered(Memo self, PyObject** args, size_t nargsf, PyObjec
 cdef PyObject* call_expiring(Memo self, PyObject** args, size_t nargsf, PyObject* kwnames) noexcept:
     """A call of a memo with a ttl."""
     return call_quick(self, args, nargsf, kwnames, self.ordered, True)
+
+
+cdef PyObject* call_equal_str(Memo self, PyObject** args, size_t nargsf, PyObject* kwnames) noexcept:
+    """A call with one exact str that isn't the stored object, but may well be equal to it."""
+    cdef PyObject* key = args[0]
+    cdef Py_hash_t hash = str_hash(key)
+    cdef size_t i
+    cdef uint32_t s
+    cdef Section section
+    cdef PyObject* value
+    if hash != -1:                              # -1: no memory; the error is found again where errors are raised
+        hash = sorted_hash(<uint64_t>hash, SINGLE)
+        section_begin(&section, self)
+        i = home(self, hash)
+        while True:
+            s = self.index[i]
+            if s == 0:
+                break
+            if self.slots[s].hash == hash and is_str(self.slots[s].key) and str_equal(self.slots[s].key, key):
+                if self.alive(s):
+                    value = hit(self, s, self.ordered)
+                    section_end(&section)
+                    return value
+                break
+            i = (i + 1) & self.mask
+        section_end(&section)
+    return self.otherwise(self, args, nargsf, kwnames)
 
 
 cdef PyObject* call_several(Memo self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:

@@ -57,9 +57,9 @@ cdef class Table:
                         if self.moves != moves:
                             DECREF(stored)
                             break                                   # positions changed: start again
-                        if equal and self.slots[s].key != stored:
+                        if self.slots[s].key != stored:
                             DECREF(stored)
-                            break                                   # equal, but no longer here
+                            break           # no longer here; if unequal, what we seek may have come into its place
                         DECREF(stored)
                     if equal:
                         return s
