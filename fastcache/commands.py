@@ -1,9 +1,9 @@
 """The plans of a Redis cache: what each operation sends and what it makes of the replies, written once for both faces.
 
-Owns the names of keys in Redis (`prefix:key`), the limits, the counters, and the one place through which every command
-goes: `_execute_plan`, which asks the breaker, counts a failure before anyone can swallow it, and wraps it in
-`BackendError`. After a failed command a plan sends no other one. This file must never send KEYS or FLUSHDB, never wait,
-and never know whether it runs in a thread or in a task (that is `plan.py`'s).
+Owns the counters and the one place through which every command goes, `_execute_plan`: it asks the breaker, counts a
+failure before anyone can swallow it, and wraps it in `BackendError`. After a failed command a plan sends no other one.
+This file must never send KEYS or FLUSHDB, never wait, and never know whether it runs in a thread or in a task (that is
+`plan.py`'s).
 """
 
 from __future__ import annotations
@@ -13,24 +13,17 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from redis.exceptions import ResponseError
+from redis.exceptions import AskError, ResponseError, TryAgainError
 
 from .connection import is_outage, is_timeout
-from .errors import BackendError, BackendTimeout, CacheMiss, ConfigurationError, SerializationError
-from .expiry import check_ttl, milliseconds
+from .entries import Entries, Key
+from .errors import BackendError, BackendTimeout, CacheMiss, ConfigurationError
 from .link import AsyncLink, SyncLink
 from .plan import Call
-from .serializers import Serializer, resolve
+from .serializers import Serializer
+from .targets import Target
 
-__all__ = ["MAX_KEY_LENGTH", "MAX_VALUE_SIZE", "Commands"]
-
-MAX_KEY_LENGTH = 1024
-"""Characters (bytes of a bytes key), without the prefix. Longer ones are nearly always a whole document or URL used as
-a key by mistake; hashing them would hide that, and `delete_pattern` could no longer match them. Hash it yourself."""
-
-MAX_VALUE_SIZE = 1024 * 1024
-"""Bytes as stored, after compression: 1 MiB. Redis would take 512 MiB, but it serves one command at a time, and a value
-that takes tens of milliseconds to send makes everybody else wait, or time out."""
+__all__ = ["Commands"]
 
 _BATCH = 10_000  # keys per MGET or pipeline: one round trip for all practical calls, bounded work and memory beyond
 _SCAN_COUNT = 1000  # entries that one SCAN looks at: under a millisecond of the server's time
@@ -39,7 +32,6 @@ _GLOB = re.compile(rb"([\\*?\[\]])")
 
 T = TypeVar("T")
 AnyLink = TypeVar("AnyLink", bound=SyncLink | AsyncLink)
-Key: TypeAlias = str | bytes
 Steps: TypeAlias = Generator[Call, Any, T]
 
 
@@ -49,37 +41,26 @@ class Commands(Generic[AnyLink]):
     _link: AnyLink
 
     def _set_up(self, link: AnyLink, prefix: str, ttl: float | None, serializer: str | Serializer, type: Any) -> None:
-        if not isinstance(prefix, str) or not prefix:
-            raise ConfigurationError(
-                f"prefix={prefix!r}: must be a str that isn't empty; it keeps the keys of caches apart, and clear() to"
-                f" its own"
-            )
         self._link = link
-        self._prefix = prefix
-        try:
-            self._prefix_bytes = f"{prefix}:".encode()
-        except UnicodeEncodeError as error:
-            raise ConfigurationError(f"prefix={prefix!r}: has no UTF-8 form: {error}") from error
-        self._ttl = None if ttl is None else check_ttl(ttl)
-        self._serializer = resolve(serializer)
-        self._type = type
+        self._entries = Entries(prefix, ttl, serializer, type, link.bytes_keys)
         self._hits = 0
         self._misses = 0
         self._backend_errors = 0
 
     def __repr__(self) -> str:
-        name = self.__class__.__name__
-        return f"<{name} prefix={self._prefix!r} server={self._link.breaker.server!r} serializer={self._serializer!r}>"
+        name, entries = self.__class__.__name__, self._entries
+        server = self._link.breaker.server
+        return f"<{name} prefix={entries.prefix!r} server={server!r} serializer={entries.serializer!r}>"
 
     @property
     def prefix(self) -> str:
         """What the names of this cache's keys in Redis begin with, before a colon."""
-        return self._prefix
+        return self._entries.prefix
 
     @property
     def ttl(self) -> float | None:
         """Seconds an entry lives when `set` names no ttl; None if `set` has to."""
-        return self._ttl
+        return self._entries.ttl
 
     @property
     def client(self) -> Any:
@@ -92,142 +73,94 @@ class Commands(Generic[AnyLink]):
             "l2_hits": self._hits,
             "misses": self._misses,
             "backend_errors": self._backend_errors,
-            "breaker": self._link.breaker.state,
+            "breaker": self._link.state(),
         }
-
-    # -- names, values, lifetimes ----------------------------------------------------------------------------------
-
-    def _name(self, key: Key) -> bytes:
-        """The name of `key` in Redis, as bytes: always UTF-8, whatever encoding the client was given."""
-        if isinstance(key, str):
-            try:
-                name = self._prefix_bytes + key.encode()
-            except UnicodeEncodeError as error:
-                raise ConfigurationError(f"key {key!r} has no UTF-8 form: {error}") from error
-        elif isinstance(key, bytes) and self._link.bytes_keys:
-            name = self._prefix_bytes + key
-        elif isinstance(key, bytes):
-            raise TypeError(f"a key is a str where the client has decode_responses=True, not bytes: {key!r}")
-        else:
-            raise TypeError(f"a key is a str (or bytes), not {key.__class__.__name__}: {key!r}")
-        if len(key) > MAX_KEY_LENGTH:
-            raise ConfigurationError(
-                f"a key has at most {MAX_KEY_LENGTH} characters, this one has {len(key)}: {key[:60]!r}...; use a digest"
-                f" of it, such as hashlib.sha256(key).hexdigest()"
-            )
-        return name
-
-    def _names(self, keys: Iterable[Key]) -> dict[Key, bytes]:
-        """Each distinct key with its name, all checked before anything is sent."""
-        if isinstance(keys, str | bytes):
-            raise TypeError(f"expected a list (or another iterable) of keys, got a single one: {keys!r}")
-        return {key: self._name(key) for key in keys}
-
-    def _encode(self, key: Key, name: bytes, value: Any) -> bytes:
-        try:
-            data = self._serializer.dumps(value, _text(name))
-        except Exception as error:
-            raise _refused_value(key, value.__class__, error) from error
-        if not isinstance(data, bytes):
-            raise SerializationError(
-                f"{key!r}: the serializer returned {data.__class__.__name__}, not bytes", key, value.__class__
-            )
-        if len(data) > MAX_VALUE_SIZE:
-            raise SerializationError(
-                f"{key!r}: the value takes {len(data)} bytes as stored, more than the {MAX_VALUE_SIZE} (1 MiB) allowed;"
-                f" store a smaller one, or give the serializer compression=True",
-                key,
-                value.__class__,
-            )
-        return data
-
-    def _decode(self, key: Key, name: bytes, data: Any, type: Any) -> Any:
-        try:
-            return self._serializer.loads(data, _text(name), self._type if type is None else type)
-        except Exception as error:
-            raise _refused_value(key, self._type if type is None else type, error) from error
-
-    def _lifetime(self, ttl: float | None) -> tuple[Any, ...]:
-        """The arguments of SET that say when the entry expires."""
-        if ttl is None:
-            ttl = self._ttl
-            if ttl is None:
-                raise ConfigurationError(
-                    "no ttl: give the cache one, or this set; ttl=math.inf stores an entry that never expires"
-                )
-        else:
-            ttl = check_ttl(ttl)
-        expiry = milliseconds(ttl)
-        return () if expiry is None else (b"PX", expiry)
 
     # -- the way to the server -------------------------------------------------------------------------------------
 
-    def _execute_plan(self, *command: Any, **options: Any) -> Steps[Any]:
+    def _execute_plan(self, *command: Any, target: Target | None = None, **options: Any) -> Steps[Any]:
         """Send one command. `NEVER_DECODE` makes redis-py return bytes from a client that decodes, too."""
-        self._admit(command[0])
+        link = self._link
+        if target is None:
+            target = link.at(command[1]) if link.cluster else link
+        self._admit(command[0], target)
         try:
-            reply = yield Call(self._link.client.execute_command, *command, NEVER_DECODE=True, **options)
+            reply = yield Call(link.client.execute_command, *command, NEVER_DECODE=True, **options)
         except Exception as error:
-            raise self._failure(command[0], error) from error
-        breaker = self._link.breaker
-        if breaker.failures:
-            breaker.answered()
+            raise self._failure(command[0], error, target) from error
+        if target.breaker.failures:
+            target.breaker.answered()
         return reply
 
-    def _pipeline_plan(self, commands: Iterable[tuple[Any, ...]]) -> Steps[list[Any]]:
+    def _pipeline_plan(self, commands: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
         """Send many commands in one round trip (in a cluster, one per node). Replies that are errors are returned."""
         link = self._link
-        self._admit("pipeline")
+        targets = [link.at(command[1]) for command in commands]
+        for target in set(targets):
+            self._admit("pipeline", target)
         try:
-            pipe = link.client.pipeline() if link.cluster else link.client.pipeline(transaction=False)
-            for command in commands:
-                pipe.execute_command(*command, NEVER_DECODE=True)
-            replies: list[Any] = yield Call(pipe.execute, raise_on_error=False)
-        except Exception as error:
-            raise self._failure("pipeline", error) from error
-        outage = next((reply for reply in replies if isinstance(reply, Exception) and is_outage(reply)), None)
-        if outage is not None:  # a node of the cluster
-            raise self._failure("pipeline", outage) from outage
-        link.breaker.answered()
+            replies: list[Any] = yield Call(link.pipeline, commands)
+        except Exception as error:  # of some node; a PONG soon clears those that it wasn't
+            for target in set(targets) - {targets[0]}:
+                self._count(error, target)
+            raise self._failure("pipeline", error, targets[0]) from error
+        self._expect(replies, commands)
+        moved = []
+        for place, (reply, target) in enumerate(zip(replies, targets, strict=True)):
+            if isinstance(reply, AskError | TryAgainError):  # MovedError is an AskError
+                moved.append(place)
+            elif isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+                raise self._failure("pipeline", reply, target) from reply
+        for target in set(targets):
+            target.breaker.answered()
+        for place in moved:
+            try:
+                replies[place] = yield from self._execute_plan(*commands[place])
+            except BackendError as error:
+                if not isinstance(error.__cause__, ResponseError):
+                    raise
+                replies[place] = error.__cause__
         return replies
 
-    def _admit(self, command: str) -> None:
-        link = self._link
+    def _admit(self, command: str, target: Target) -> None:
+        link, breaker = self._link, target.breaker
         if link.closed:
             raise BackendError(f"{command}: the cache is closed")
-        breaker = link.breaker
         if breaker.is_open:
             self._backend_errors += 1
-            breaker.keep_probing(link.ping, link.asynchronous)
+            breaker.keep_probing(target.ping, link.asynchronous)
             raise BackendError(f"Redis at {breaker.server}: {command}: {breaker.reason()}")
 
-    def _failure(self, command: str, error: Exception) -> BackendError:
+    def _count(self, error: Exception, target: Target) -> None:
+        """Tell the breaker what an error means, before anyone can swallow it."""
+        if is_outage(error):
+            target.breaker.failed(error)
+            if target.breaker.is_open:
+                target.breaker.keep_probing(target.ping, self._link.asynchronous)
+        elif isinstance(error, ResponseError):
+            target.breaker.answered()
+
+    def _failure(self, command: str, error: Exception, target: Target) -> BackendError:
         """Count an error of redis-py and say it in this package's terms."""
         if isinstance(error, BackendError):
             return error
-        link = self._link
         self._backend_errors += 1
-        if is_outage(error):
-            link.breaker.failed(error)
-            if link.breaker.is_open:
-                link.breaker.keep_probing(link.ping, link.asynchronous)
-        elif isinstance(error, ResponseError):
-            link.breaker.answered()
+        self._count(error, target)
         reason = str(error) or error.__class__.__name__
         if isinstance(error, ResponseError) and ("HELLO" in reason or "NOPROTO" in reason):
             reason += " (this server doesn't speak RESP3: make the client with protocol=2, or use from_url)"
         kind = BackendTimeout if is_timeout(error) else BackendError
-        return kind(f"Redis at {link.breaker.server}: {command}: {reason}")
+        return kind(f"Redis at {target.breaker.server}: {command}: {reason}")
 
     # -- the operations --------------------------------------------------------------------------------------------
 
     def _get_plan(self, key: Key, default: Any, type: Any) -> Steps[Any]:
-        name = self._name(key)
+        name = self._entries.name(key)
         data = yield from self._execute_plan("GET", name)
         if data is None:
             self._misses += 1
             return default
-        value = self._decode(key, name, data, type)
+        value = self._entries.decode(key, name, data, type)
         self._hits += 1
         return value
 
@@ -238,24 +171,24 @@ class Commands(Generic[AnyLink]):
         return value
 
     def _set_plan(self, key: Key, value: Any, ttl: float | None) -> Steps[None]:
-        lifetime = self._lifetime(ttl)
-        name = self._name(key)
-        yield from self._execute_plan("SET", name, self._encode(key, name, value), *lifetime)
+        lifetime = self._entries.lifetime(ttl)
+        name = self._entries.name(key)
+        yield from self._execute_plan("SET", name, self._entries.encode(key, name, value), *lifetime)
 
     def _delete_plan(self, key: Key) -> Steps[bool]:
-        return bool((yield from self._execute_plan("UNLINK", self._name(key))))
+        return bool((yield from self._execute_plan("UNLINK", self._entries.name(key))))
 
     def _exists_plan(self, key: Key) -> Steps[bool]:
-        return bool((yield from self._execute_plan("EXISTS", self._name(key))))
+        return bool((yield from self._execute_plan("EXISTS", self._entries.name(key))))
 
     def _remaining_plan(self, key: Key) -> Steps[float | None]:
-        left = yield from self._execute_plan("PTTL", self._name(key))
+        left = yield from self._execute_plan("PTTL", self._entries.name(key))
         if left == -2:
             return None
         return math.inf if left == -1 else left / 1000
 
     def _get_many_plan(self, keys: Iterable[Key], type: Any) -> Steps[dict[Any, Any]]:
-        names = self._names(keys)
+        names = self._entries.names(keys)
         found: dict[Any, Any] = {}
         for batch in _batches(list(names)):
             wanted = [names[key] for key in batch]
@@ -267,7 +200,7 @@ class Commands(Generic[AnyLink]):
             self._expect(replies, wanted)
             for key, name, data in zip(batch, wanted, replies, strict=True):
                 if data is not None:
-                    found[key] = self._decode(key, name, data, type)
+                    found[key] = self._entries.decode(key, name, data, type)
         self._hits += len(found)
         self._misses += len(names) - len(found)
         return found
@@ -277,23 +210,25 @@ class Commands(Generic[AnyLink]):
         if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
             return None
         if isinstance(reply, Exception):
-            raise self._failure("GET", reply) from reply
+            raise self._failure("GET", reply, self._link) from reply
         return reply
 
     def _set_many_plan(self, mapping: Mapping[Any, Any], ttl: float | None) -> Steps[None]:
-        lifetime = self._lifetime(ttl)
-        names = self._names(mapping)
-        data = {key: self._encode(key, names[key], mapping[key]) for key in names}
+        lifetime = self._entries.lifetime(ttl)
+        names = self._entries.names(mapping)
+        data = {key: self._entries.encode(key, names[key], mapping[key]) for key in names}
         for batch in _batches(list(names)):
             replies = yield from self._pipeline_plan([("SET", names[key], data[key], *lifetime) for key in batch])
             self._expect(replies, batch)
             failed = [(key, reply) for key, reply in zip(batch, replies, strict=True) if isinstance(reply, Exception)]
             if failed:
                 key, error = failed[0]
-                raise self._failure(f"SET ({len(failed)} of {len(batch)} not stored, the first is {key!r})", error)
+                raise self._failure(
+                    f"SET ({len(failed)} of {len(batch)} not stored, the first is {key!r})", error, self._link
+                ) from error
 
     def _delete_many_plan(self, keys: Iterable[Key]) -> Steps[int]:
-        return (yield from self._unlink_plan(list(self._names(keys).values())))
+        return (yield from self._unlink_plan(list(self._entries.names(keys).values())))
 
     def _unlink_plan(self, names: Sequence[bytes]) -> Steps[int]:
         deleted = 0
@@ -302,7 +237,7 @@ class Commands(Generic[AnyLink]):
                 replies = yield from self._pipeline_plan([("UNLINK", name) for name in batch])
                 error = next((reply for reply in replies if isinstance(reply, Exception)), None)
                 if error is not None:
-                    raise self._failure("UNLINK", error) from error
+                    raise self._failure("UNLINK", error, self._link) from error
                 deleted += sum(replies)
             else:
                 deleted += yield from self._execute_plan("UNLINK", *batch)
@@ -313,9 +248,10 @@ class Commands(Generic[AnyLink]):
         if not isinstance(glob, str | bytes):
             raise TypeError(f"a pattern is a str (or bytes), not {glob.__class__.__name__}: {glob!r}")
         try:
-            pattern = _GLOB.sub(rb"\\\1", self._prefix_bytes) + (glob.encode() if isinstance(glob, str) else glob)
+            mine = glob.encode() if isinstance(glob, str) else glob
         except UnicodeEncodeError as error:
             raise ConfigurationError(f"pattern {glob!r} has no UTF-8 form: {error}") from error
+        pattern = _GLOB.sub(rb"\\\1", self._entries.prefix_bytes) + mine
         if not self._link.cluster:
             return (yield from self._sweep_plan(pattern, None))
         deleted = 0
@@ -326,19 +262,22 @@ class Commands(Generic[AnyLink]):
     def _primaries_plan(self) -> Steps[list[Any]]:
         client = self._link.client
         if self._link.asynchronous:  # an asyncio cluster client knows no nodes before its first command
-            self._admit("SCAN")
+            self._admit("SCAN", self._link)
             try:
                 yield Call(client.initialize)
             except Exception as error:
-                raise self._failure("SCAN", error) from error
+                raise self._failure("SCAN", error, self._link) from error
         return list(client.get_primaries())
 
     def _sweep_plan(self, pattern: bytes, node: Any) -> Steps[int]:
         options = {} if node is None else {"target_nodes": node}
+        target = self._link if node is None else self._link.node(node)
         cursor: Any = 0
         deleted = 0
         while True:
-            reply = yield from self._execute_plan("SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_COUNT, **options)
+            reply = yield from self._execute_plan(
+                "SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_COUNT, target=target, **options
+            )
             cursor, names = reply
             if isinstance(cursor, dict):  # a cluster client says it for each node that was asked
                 (cursor,) = cursor.values()
@@ -361,19 +300,6 @@ class _Absent:
 _ABSENT = _Absent()
 
 
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
-
-
 def _batches(items: Sequence[Any], size: int = _BATCH) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _refused_value(key: Key, type: Any, error: Exception) -> SerializationError:
-    """The same refusal with the caller's key in place of the name in Redis. A user's own serializer raises anything."""
-    path = getattr(error, "path", "") if isinstance(error, SerializationError) else ""
-    reason = str(error) or error.__class__.__name__
-    return SerializationError(
-        reason if isinstance(error, SerializationError) else f"{key!r}: {reason}", key, type, path
-    )

@@ -1,8 +1,7 @@
-"""The link between a cache and its client: which server it is, whose client it is, and how both end.
+"""The link between a cache and its client: whose client it is, how many there are, and how they end.
 
-Owns telling redis-py's clients apart (single, cluster, Sentinel's master; sync or asyncio), the clients that `from_url`
-makes (one, or one per event loop), and closing exactly those. It must never send a command of a caller; the only thing
-it asks the server itself is PING, for the breaker.
+Owns refusing what isn't a client of this face, the clients that `from_url` makes (one, or one per event loop), sending
+a pipeline, and closing exactly what the cache made. It must never decide which command is sent.
 """
 
 from __future__ import annotations
@@ -11,59 +10,26 @@ import asyncio
 import threading
 import warnings
 import weakref
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import redis
 import redis.asyncio
 import redis.asyncio.client
-import redis.asyncio.sentinel
 import redis.client
-import redis.sentinel
+from redis.cluster import PipelineCommand
 
 from .breaker import Breaker, breaker_of
 from .connection import Lines
 from .errors import BackendError, ConfigurationError
 from .pools import async_pool, sync_pool
+from .targets import Servers, identify
 
 __all__ = ["AsyncLink", "SyncLink"]
 
 _SYNC = (redis.Redis, redis.RedisCluster)
 _ASYNC = (redis.asyncio.Redis, redis.asyncio.RedisCluster)
-_CLUSTERS = (redis.RedisCluster, redis.asyncio.RedisCluster)
 _PIPELINES = (redis.client.Pipeline, redis.asyncio.client.Pipeline)
-_SENTINELS = (redis.sentinel.SentinelConnectionPool, redis.asyncio.sentinel.SentinelConnectionPool)
-
-
-def _server(client: Any) -> tuple[Hashable, str]:
-    """The server's identity, by which caches share a breaker, and its name in messages (never with a password)."""
-    if isinstance(client, _CLUSTERS):
-        nodes = sorted(str(name) for name in client.nodes_manager.startup_nodes)
-        return ("cluster", *nodes), f"cluster {nodes[0] if nodes else ''}"
-    pool: Any = client.connection_pool
-    if isinstance(pool, _SENTINELS):
-        return _address_of_sentinel(pool), f"{pool.service_name} of Sentinel"
-    return _address(pool.connection_kwargs)
-
-
-def _address_of_sentinel(pool: Any) -> Hashable:
-    sentinels = pool.sentinel_manager.sentinels
-    watchers = sorted(str(_address(sentinel.connection_pool.connection_kwargs)[0]) for sentinel in sentinels)
-    return ("sentinel", pool.service_name, bool(pool.is_master), *watchers)
-
-
-def _address(options: dict[str, Any]) -> tuple[Hashable, str]:
-    path = options.get("path")
-    if path is not None:
-        return ("unix", str(path)), str(path)
-    host, port = options.get("host") or "localhost", int(options.get("port") or 6379)
-    return ("tcp", host, port), f"{host}:{port}"
-
-
-def _is_bytes_client(client: Any) -> bool:
-    get_encoder = getattr(client, "get_encoder", None)
-    encoder = get_encoder() if get_encoder is not None else client.encoder
-    return not encoder.decode_responses
 
 
 def _refuse(client: object, face: str, other_face: str, wanted: tuple[type, ...], other: tuple[type, ...]) -> None:
@@ -80,37 +46,33 @@ def _refuse(client: object, face: str, other_face: str, wanted: tuple[type, ...]
         )
 
 
-class SyncLink:
+class SyncLink(Servers):
     """One blocking client, the program's or the cache's own."""
 
     asynchronous = False
 
     def __init__(self, client: Any, breaker: Breaker, owned: bool) -> None:
+        super().__init__(client, breaker)
         self.client = client
-        self.breaker = breaker
-        self.cluster = isinstance(client, _CLUSTERS)
-        self.bytes_keys = _is_bytes_client(client)
-        self.closed = False
         self._owned = owned
         self._probe_pool: Any = None
 
     @classmethod
     def to(cls, client: Any) -> SyncLink:
         _refuse(client, "RedisCache", "AsyncRedisCache", _SYNC, _ASYNC)
-        return cls(client, breaker_of(*_server(client)), owned=False)
+        return cls(client, breaker_of(*identify(client)), owned=False)
 
     @classmethod
     def open(cls, url: str, options: dict[str, Any]) -> SyncLink:
         """A client of the cache's own. Connects at the first command."""
         lines = Lines(None)
         client = redis.Redis(connection_pool=sync_pool(url, lines, options))
-        lines.breaker = breaker_of(*_server(client))
+        lines.breaker = breaker_of(*identify(client))
         link = cls(client, lines.breaker, owned=True)
         link._probe_pool = sync_pool(url, Lines(None), {**options, "max_connections": 1})
         return link
 
     def ping(self) -> None:
-        """Ask for a PONG, past the breaker. Raises unless one came."""
         if not self._owned:
             self.client.execute_command("PING", **({"target_nodes": "random"} if self.cluster else {}))
             return
@@ -120,28 +82,38 @@ class SyncLink:
         finally:
             self._probe_pool.disconnect()
 
+    def pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands in one round trip (per node); replies that are errors are returned. Redirects are not followed:
+        redis-py would also repeat, one by one, what a silent node didn't answer.
+        """
+        if not self.cluster:
+            pipe = self.client.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*command, NEVER_DECODE=True)
+            return list(pipe.execute(raise_on_error=False))
+        made: Any = PipelineCommand
+        stack = [made(command, {"NEVER_DECODE": True}, place) for place, command in enumerate(commands)]
+        pipe = self.client.pipeline()
+        return list(pipe.send_cluster_commands(stack, raise_on_error=False, allow_redirections=False))
+
     def close(self) -> None:
         if self.closed:
             return
         self.closed = True
-        probe = self.breaker.stop_probing(self)
-        if probe is not None:
+        for probe in self._stop_probing():
             probe.join()
         if self._owned:
             self.client.close()
             self.client.connection_pool.disconnect()
 
 
-class AsyncLink:
+class AsyncLink(Servers):
     """One asyncio client of the program's, or one of the cache's own for each event loop that uses it."""
 
     asynchronous = True
 
     def __init__(self, client: Any, breaker: Breaker, url: str = "", options: dict[str, Any] | None = None) -> None:
-        self.breaker = breaker
-        self.cluster = isinstance(client, _CLUSTERS)
-        self.bytes_keys = _is_bytes_client(client)
-        self.closed = False
+        super().__init__(client, breaker)
         self._given = client if options is None else None
         self._url = url
         self._options = options or {}
@@ -155,13 +127,13 @@ class AsyncLink:
     @classmethod
     def to(cls, client: Any) -> AsyncLink:
         _refuse(client, "AsyncRedisCache", "RedisCache", _ASYNC, _SYNC)
-        return cls(client, breaker_of(*_server(client)))
+        return cls(client, breaker_of(*identify(client)))
 
     @classmethod
     def open(cls, url: str, options: dict[str, Any]) -> AsyncLink:
         """Clients of the cache's own. Each connects at its first command."""
         sample = redis.asyncio.Redis(connection_pool=async_pool(url, Lines(None), options))
-        return cls(sample, breaker_of(*_server(sample)), url, options)
+        return cls(sample, breaker_of(*identify(sample)), url, options)
 
     @property
     def client(self) -> Any:
@@ -184,7 +156,6 @@ class AsyncLink:
         return client
 
     async def ping(self) -> None:
-        """Ask for a PONG, past the breaker. Raises unless one came."""
         if self._given is not None:
             await self._given.execute_command("PING", **({"target_nodes": "random"} if self.cluster else {}))
             return
@@ -195,14 +166,21 @@ class AsyncLink:
         finally:
             await pool.disconnect()
 
+    async def pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """See `SyncLink.pipeline`."""
+        pipe = self.client.pipeline() if self.cluster else self.client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command, NEVER_DECODE=True)
+        options = {"allow_redirections": False} if self.cluster else {}
+        return list(await pipe.execute(raise_on_error=False, **options))
+
     async def close(self) -> None:
         with self._lock:
             if self.closed:
                 return
             self.closed = True
             guards = list(self._guards.items())
-        probe = self.breaker.stop_probing(self)
-        if probe is not None:
+        for probe in self._stop_probing():
             await probe.ajoin()
         here = asyncio.get_running_loop()
         for loop, guard in guards:

@@ -19,7 +19,8 @@ except ImportError as error:
         "RedisCache needs redis-py and msgspec: pip install 'fastcache-tiers[redis]'", name=error.name
     ) from error
 
-from .commands import MAX_KEY_LENGTH, MAX_VALUE_SIZE, Commands, Key
+from .commands import Commands
+from .entries import MAX_KEY_LENGTH, MAX_VALUE_SIZE, Key
 from .link import AsyncLink, SyncLink
 from .plan import arun, run
 from .serializers import Serializer

@@ -145,8 +145,9 @@ def test_slots_that_move_during_calls_are_followed(make, cluster):
     assert cache.stats().breaker == "closed"
 
 
-def test_a_primary_that_dies_fails_its_keys_and_spares_the_others(face):
-    """Clear errors for a third of the keys, answers for the rest; all well again when it returns."""
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+def test_a_primary_that_is_away_fails_its_keys_and_spares_the_others(face, fault):
+    """Errors in time, then at once, for a third of the keys; answers for the rest; all well again when it returns."""
     cluster = servers.Cluster()
     client = None
     try:
@@ -154,31 +155,49 @@ def test_a_primary_that_dies_fails_its_keys_and_spares_the_others(face):
         options = {"socket_timeout": 0.25, "socket_connect_timeout": 0.25, "retry": retry}
         client = cluster_client(face, cluster, **options)
         cache = face.on(client, "app", ttl=60)
-        cache.set_many({f"k{number}": number for number in range(60)})
-        home = {f"k{number}": cluster.owner(redis.cluster.key_slot(f"app:k{number}".encode())) for number in range(60)}
-        dead, alive = ([key for key, node in home.items() if (node == 2) is gone] for gone in (True, False))
-        cluster.nodes[2].kill()
-        for key in dead[:2]:
+        keys = [f"k{number}" for number in range(100)]
+        cache.set_many({key: key for key in keys})
+        home = {key: cluster.owner(redis.cluster.key_slot(f"app:{key}".encode())) for key in keys}
+        away = [key for key in keys if home[key] == 2]
+        others = [key for key in keys if home[key] != 2]
+        victim = cluster.nodes[2]
+        victim.kill() if fault == "killed" else victim.freeze()
+        for call in (lambda: cache.get_many(keys), lambda: cache.set_many(dict.fromkeys(keys, 1))):
+            start = time.perf_counter()
+            with pytest.raises(BackendError):
+                call()
+            assert time.perf_counter() - start < 2, "each key was tried by itself"
+        for key in away:
+            if cache.stats().breaker != "closed":
+                break
             with pytest.raises(BackendError):
                 cache.get(key)
-        end = time.monotonic() + 10
-        while True:
+        for key in away[:3]:
+            with pytest.raises(BackendError, match="not tried"):
+                cache.get(key)
+        with pytest.raises(BackendError, match="not tried"):
+            cache.get_many(keys)
+        end = time.monotonic() + 15
+        while True:  # until the PINGs to the others have cleared them
             try:
-                assert [cache.get(key) for key in alive[:20]] == [int(key[1:]) for key in alive[:20]]
+                assert all(cache.get(key) is not None for key in others)
+                assert len(cache.get_many(others)) == len(others)
                 break
             except BackendError:
                 assert time.monotonic() < end
-        with pytest.raises(BackendError):
-            cache.get_many(dead)
-        cluster.nodes[2].start()
+                time.sleep(0.05)
+        with pytest.raises(BackendError, match="not tried"):
+            cache.get(away[0])
+        victim.start() if fault == "killed" else victim.thaw()
         while True:
             try:
-                cache.set(dead[0], "back")
+                cache.set_many(dict.fromkeys(keys, "back"))
                 break
             except BackendError:
-                assert time.monotonic() < end + 10
+                assert time.monotonic() < end + 15
                 time.sleep(0.05)
-        assert cache.get(dead[0]) == "back"
+        assert cache.get_many(keys) == dict.fromkeys(keys, "back")
+        assert cache.stats().breaker == "closed"
     finally:
         if client is not None:
             face.run(client.close if face.name == "sync" else client.aclose)

@@ -1,0 +1,127 @@
+"""The servers that a client talks to: their identity, and a breaker for each.
+
+Owns telling a single server, a cluster and a Sentinel's master apart, their names in messages, and which server a key
+is sent to (in a cluster, the primary of its slot). It must never send a command, except the PING that a breaker asks
+for, and never show a password.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable
+from typing import Any, Protocol
+
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis.exceptions import RedisClusterException
+
+from .breaker import Breaker, breaker_of
+
+__all__ = ["Servers", "Target", "identify"]
+
+_CLUSTERS = (redis.RedisCluster, redis.asyncio.RedisCluster)
+_SENTINELS = (redis.sentinel.SentinelConnectionPool, redis.asyncio.sentinel.SentinelConnectionPool)
+
+
+def identify(client: Any) -> tuple[Hashable, str]:
+    """The server's identity, by which caches share a breaker, and its name in messages (never with a password)."""
+    if isinstance(client, _CLUSTERS):
+        nodes = sorted(str(name) for name in client.nodes_manager.startup_nodes)
+        return ("cluster", *nodes), f"cluster {nodes[0] if nodes else ''}"
+    pool: Any = client.connection_pool
+    if isinstance(pool, _SENTINELS):
+        return _address_of_sentinel(pool), f"{pool.service_name} of Sentinel"
+    return _address(pool.connection_kwargs)
+
+
+def _address_of_sentinel(pool: Any) -> Hashable:
+    sentinels = pool.sentinel_manager.sentinels
+    watchers = sorted(str(_address(sentinel.connection_pool.connection_kwargs)[0]) for sentinel in sentinels)
+    return ("sentinel", pool.service_name, bool(pool.is_master), *watchers)
+
+
+def _address(options: dict[str, Any]) -> tuple[Hashable, str]:
+    path = options.get("path")
+    if path is not None:
+        return ("unix", str(path)), str(path)
+    host, port = options.get("host") or "localhost", int(options.get("port") or 6379)
+    return ("tcp", host, port), f"{host}:{port}"
+
+
+def _is_bytes_client(client: Any) -> bool:
+    get_encoder = getattr(client, "get_encoder", None)
+    encoder = get_encoder() if get_encoder is not None else client.encoder
+    return not encoder.decode_responses
+
+
+class Target(Protocol):
+    """A server that commands go to: its breaker, and how to ask it for a PONG."""
+
+    breaker: Breaker
+
+    def ping(self) -> Any:
+        """Ask for a PONG, past the breaker. Raises unless one came."""
+
+
+class Servers:
+    """What both links have in common: one target, and in a cluster one more for each primary."""
+
+    asynchronous: bool
+    client: Any
+
+    def ping(self) -> Any:
+        """Ask for a PONG, past the breaker. Raises unless one came. In a cluster, of any primary."""
+
+    def __init__(self, client: Any, breaker: Breaker) -> None:
+        self.breaker = breaker
+        self.cluster = isinstance(client, _CLUSTERS)
+        self.bytes_keys = _is_bytes_client(client)
+        self.closed = False
+        self._nodes: dict[str, Target] = {}
+
+    def at(self, name: bytes) -> Target:
+        """The target that holds a key: in a cluster the primary of its slot, as far as the client knows."""
+        if not self.cluster:
+            return self
+        try:
+            return self.node(self.client.get_node_from_key(name))
+        except RedisClusterException:  # no slots known yet, or none covers the key: the cluster as a whole
+            return self
+
+    def node(self, node: Any) -> Target:
+        target = self._nodes.get(node.name)
+        if target is None:
+            target = self._nodes.setdefault(node.name, _Node(self, node))
+        return target
+
+    def state(self) -> str:
+        """The worst state of a breaker that this cache can run into."""
+        states = {self.breaker.state, *(target.breaker.state for target in list(self._nodes.values()))}
+        return next(state for state in ("open", "half-open", "closed") if state in states)
+
+    def _stop_probing(self) -> list[Any]:
+        probes = [target.breaker.stop_probing(target) for target in (self, *self._nodes.values())]
+        return [probe for probe in probes if probe is not None]
+
+
+class _Node:
+    """A primary of a cluster."""
+
+    def __init__(self, link: Servers, node: Any) -> None:
+        self._link = weakref.ref(link)
+        self._name = node.name
+        self.breaker = breaker_of(*_address({"host": node.host, "port": node.port}))
+
+    def ping(self) -> Any:
+        """Ask this node, as the client knows it by now. One that left the cluster stands in nobody's way any more."""
+        link = self._link()
+        node = None if link is None else link.client.get_node(node_name=self._name)
+        if link is None or node is None:
+            return _nothing() if link is not None and link.asynchronous else None
+        return link.client.execute_command("PING", target_nodes=node)
+
+
+async def _nothing() -> None:
+    pass
