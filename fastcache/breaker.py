@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Generator, Hashable
 from typing import Any
 
-from .plan import Call, arun, run
+from fastcache.plan import Call, arun, run
 
 __all__ = ["FAILURES_TO_OPEN", "PROBE_INTERVAL", "Breaker", "breaker_of"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from .errors import ConfigurationError
+from fastcache.errors import ConfigurationError
 
 __all__ = ["Compression"]
 

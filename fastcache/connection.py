@@ -23,7 +23,7 @@ import redis.exceptions as rexc
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .breaker import Breaker
+from fastcache.breaker import Breaker
 
 __all__ = ["LINES", "Lines", "PoolExhausted", "is_outage", "is_timeout", "pool_was_full"]
 
@@ -200,7 +200,8 @@ class _AsyncLine(_Line):
 
         Writing to it now would do harm beyond failing: since 3.12 `writelines` on a transport that was just reset
         leaves a dead entry in the event loop under the number of its socket, and the next connection that gets the
-        number hangs until it times out (cpython#136234, mended late in 3.13). The pool asks just before it hands a connection out.
+        number hangs until it times out (cpython#136234, mended late in 3.13). The pool asks just before it hands a
+        connection out.
         """
         writer = getattr(self, "_writer", None)
         return writer is not None and writer.is_closing()

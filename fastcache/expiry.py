@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from numbers import Real
 
-from .errors import ConfigurationError
+from fastcache.errors import ConfigurationError
 
 __all__ = ["MAX_TTL", "check_ttl", "milliseconds"]
 

@@ -1,7 +1,7 @@
 """Flights: one run of a function that several callers share.
 
 This file owns the record of such a run: who waits for it, how it ended, and whether waiting for it would close a circle.
-It never runs a user's function and never decides who leads; that is for the tables that keep flights (`runs.py`).
+It never runs a user's function and never decides who leads; that is for the tables that keep flights (`flights.py`).
 
 A circle. A flight's function may call something that waits for another flight, which may wait for a third ... and the last
 for the first: a function that calls itself with the same key, or two threads that cross on two keys. Nobody would ever wake
@@ -16,9 +16,12 @@ import threading
 from contextvars import ContextVar
 from copy import copy
 
+from fastcache.errors import MISSING
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import Future, Task
+    from asyncio import AbstractEventLoop, Future, Task
+    from collections.abc import Generator
     from typing import Any
 
 __all__ = ["Flight", "TaskFlight", "ThreadFlight", "inside"]
@@ -32,9 +35,11 @@ _graph_lock = threading.Lock()
 class Flight:
     """A run that is under way, and how it ended."""
 
-    __slots__ = ("_error", "_traceback", "_value", "_waits_for", "done", "handed_over")
+    __slots__ = ("_error", "_traceback", "_value", "_waits_for", "batch", "done", "handed_over")
 
-    def __init__(self) -> None:
+    def __init__(self, batch: bool = False) -> None:
+        self.batch = batch
+        """It is a run for several keys: its value is a mapping from them."""
         self.done = False
         self.handed_over = False
         """It ended without a result that others could use: they are to start afresh."""
@@ -102,14 +107,19 @@ class Flight:
         finally:
             del error  # the frame would keep itself alive through the traceback
 
+    def result_for(self, key: Any) -> Any:
+        """The result for one key; MISSING where a run for several keys left it out."""
+        value = self.result()
+        return value.get(key, MISSING) if self.batch else value
+
 
 class ThreadFlight(Flight):
     """A flight that threads wait for."""
 
     __slots__ = ("_ended", "followers")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, batch: bool = False) -> None:
+        super().__init__(batch)
         self.followers = 0
         """How many wait, or will."""
         self._ended = threading.Event()
@@ -126,10 +136,12 @@ class ThreadFlight(Flight):
 class TaskFlight(Flight):
     """A flight that tasks of one event loop wait for. The run is a task of its own, nobody's in particular."""
 
-    __slots__ = ("_wakers", "task")
+    __slots__ = ("_wakers", "detached", "task")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, batch: bool = False) -> None:
+        super().__init__(batch)
+        self.detached = False
+        """It is nobody's errand: it goes on when all who wait have gone."""
         self.task: Task[None] | None = None
         self._wakers: set[Future[None]] = set()
 
@@ -144,21 +156,39 @@ class TaskFlight(Flight):
             waker = asyncio.get_running_loop().create_future()
             self._wakers.add(waker)
             try:
-                await waker
+                if not self.done:  # it may have ended in another thread
+                    await waker
             finally:
                 self._wakers.discard(waker)
         return True
 
+    def __await__(self) -> Generator[Any, Any, bool]:
+        return self.wait().__await__()
+
     @property
     def abandoned(self) -> bool:
         """It is under way and nobody waits for it any more."""
-        return not self.done and not self._wakers
+        return not self.done and not self._wakers and not self.detached
 
     def _end(self) -> None:
         super()._end()
-        for waker in self._wakers:
-            if not waker.done():
-                waker.set_result(None)
+        for waker in list(self._wakers):
+            loop = waker.get_loop()
+            if loop is _running_loop():
+                _wake(waker)
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(_wake, waker)
+
+
+def _running_loop() -> AbstractEventLoop | None:
+    from asyncio import _get_running_loop
+
+    return _get_running_loop()
+
+
+def _wake(waker: Future[None]) -> None:
+    if not waker.done():
+        waker.set_result(None)
 
 
 def _duplicate(error: BaseException) -> BaseException:

@@ -19,11 +19,11 @@ import redis.asyncio.client
 import redis.client
 from redis.cluster import PipelineCommand
 
-from .breaker import Breaker, breaker_of
-from .connection import Lines
-from .errors import BackendError, ConfigurationError
-from .pools import async_pool, sync_pool
-from .targets import Servers, identify
+from fastcache.breaker import Breaker, breaker_of
+from fastcache.connection import Lines
+from fastcache.errors import BackendError, ConfigurationError
+from fastcache.pools import async_pool, sync_pool
+from fastcache.targets import Servers, identify
 
 __all__ = ["AsyncLink", "SyncLink"]
 

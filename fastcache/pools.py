@@ -19,8 +19,8 @@ import redis.exceptions as rexc
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .connection import LINES, Lines, PoolExhausted, pool_was_full
-from .errors import ConfigurationError
+from fastcache.connection import LINES, Lines, PoolExhausted, pool_was_full
+from fastcache.errors import ConfigurationError
 
 __all__ = ["DEFAULTS", "async_pool", "sync_pool"]
 

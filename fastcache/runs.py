@@ -1,22 +1,19 @@
-"""What a miss of `lru_cache` does where calls of one key share a run: tables of flights, for threads and per event loop.
+"""What a miss of `lru_cache` does where calls of one key share a run.
 
-A table holds a flight only while it flies. Its lock is held to look into it and to store a result, never while the user's
-function runs and never while waiting. `forget` takes a flight out of the table: the run goes on for those who wait for it,
-but its result is not stored (the flight is no longer the one in the table), and the next call starts a new one.
+Who runs and who waits is decided in `flights.py` (threads) and `taskflights.py` (event loops); this file says what such a
+run is, and whether its result is stored. `forget` during a run: it goes on for those who wait for it, but its result is
+not stored, and the next call starts a new one.
 """
 
 from __future__ import annotations
 
-import os
-import threading
-from contextvars import copy_context
-from weakref import WeakKeyDictionary, WeakSet
+from functools import partial
 
-from fastcache.flight import TaskFlight, ThreadFlight, inside
+from fastcache.flights import ABSENT, ThreadFlights, Work
+from fastcache.taskflights import TaskFlights
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Awaitable, Callable
     from typing import Any
 
@@ -24,7 +21,24 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncRuns", "Runs", "SeparateAsyncRuns", "WithInstance", "ready"]
 
-_ABSENT = object()
+class _CallWork(Work):
+    """One call's miss, as the tables see it."""
+
+    __slots__ = ("_key", "_memo")
+
+    def __init__(self, memo: Memo, key: CallKey, run: Callable[[], Any]) -> None:
+        super().__init__(run)
+        self._memo = memo
+        self._key = key
+
+    def look(self) -> Any:
+        return self._memo.peek(self._key, ABSENT)
+
+    def store(self, value: Any) -> None:
+        self._memo.add(self._key, value)
+
+    def joined(self) -> None:
+        self._memo.joined()
 
 
 class Runs:
@@ -32,89 +46,19 @@ class Runs:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._start_afresh()
-        _tables.add(self)
-
-    def _start_afresh(self) -> None:
-        # Re-entrant: storing a result may release another, whose __del__ may call the function again.
-        self._lock = threading.RLock()
-        self._flights: dict[CallKey, ThreadFlight] = {}
+        self._flights = ThreadFlights()
 
     def forget(self, key: CallKey) -> None:
         """Don't store the result of this key's run."""
-        with self._lock:
-            self._flights.pop(key, None)
+        self._flights.forget(key)
 
     def forget_all(self) -> None:
         """Don't store the result of any run that is under way."""
-        with self._lock:
-            self._flights.clear()
+        self._flights.forget_all()
 
     def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        current = inside.get()
-        while True:
-            with self._lock:
-                value = memo.peek(key, _ABSENT)  # it may have been stored since the miss
-                if value is not _ABSENT:
-                    memo.joined()
-                    return value
-                flight = self._flights.get(key)
-                leads = flight is None
-                if flight is None:
-                    flight = self._flights[key] = ThreadFlight()
-                else:
-                    flight.followers += 1
-            if leads:
-                return self._lead(memo, key, flight, args, kwargs)
-            if not flight.enter(current):
-                return self._run_through(memo, key, flight, args, kwargs)
-            try:
-                flight.wait()
-            finally:
-                flight.leave(current)
-            if not flight.handed_over:
-                memo.joined()
-                return flight.result()
-
-    def _lead(self, memo: Memo, key: CallKey, flight: ThreadFlight, args: Any, kwargs: Any) -> Any:
-        current = inside.get()
-        flight.enter(current)
-        token = inside.set(flight)
-        try:
-            value = self._function(*args, **kwargs)
-        except BaseException as error:
-            self._drop(key, flight)
-            if isinstance(error, Exception) and flight.followers:
-                flight.fail(error)
-            else:
-                # Nobody to tell; or this thread's own end (SystemExit, KeyboardInterrupt), no answer for the others.
-                flight.hand_over()
-            raise
-        finally:
-            inside.reset(token)
-            flight.leave(current)
-        try:
-            self._store(memo, key, flight, value)
-        finally:
-            self._drop(key, flight)
-            flight.succeed(value)
-        return value
-
-    def _run_through(self, memo: Memo, key: CallKey, flight: ThreadFlight, args: Any, kwargs: Any) -> Any:
-        """Run the function inside a flight of the same key, or one that waits for us: to wait would be for ever."""
-        value = self._function(*args, **kwargs)
-        self._store(memo, key, flight, value)
-        return value
-
-    def _store(self, memo: Memo, key: CallKey, flight: ThreadFlight, value: Any) -> None:
-        with self._lock:
-            if self._flights.get(key) is flight:
-                memo.add(key, value)
-
-    def _drop(self, key: CallKey, flight: ThreadFlight) -> None:
-        with self._lock:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+        # A partial, not a closure: every frame of Python counts against how deep a function may call itself.
+        return self._flights.share(key, _CallWork(memo, key, partial(self._function, *args, **kwargs)))
 
 
 class AsyncRuns:
@@ -122,102 +66,18 @@ class AsyncRuns:
 
     def __init__(self, function: Callable[..., Awaitable[Any]]) -> None:
         self._function = function
-        self._start_afresh()
-        _tables.add(self)
-
-    def _start_afresh(self) -> None:
-        self._lock = threading.RLock()
-        self._tables: WeakKeyDictionary[AbstractEventLoop, dict[CallKey, TaskFlight]] = WeakKeyDictionary()
+        self._flights = TaskFlights()
 
     def forget(self, key: CallKey) -> None:
         """Don't store the result of this key's runs, in any event loop."""
-        with self._lock:
-            for table in self._tables.values():
-                table.pop(key, None)
+        self._flights.forget(key)
 
     def forget_all(self) -> None:
         """Don't store the result of any run that is under way."""
-        with self._lock:
-            for table in self._tables.values():
-                table.clear()
+        self._flights.forget_all()
 
-    def _table(self, loop: AbstractEventLoop) -> dict[CallKey, TaskFlight]:
-        """The flights of an event loop. Those of a loop that was closed in mid-flight are dropped here."""
-        table = self._tables.get(loop)
-        if table is None:
-            for other in [each for each in self._tables if each.is_closed()]:
-                del self._tables[other]
-            table = self._tables[loop] = {}
-        return table
-
-    async def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        from asyncio import get_running_loop
-
-        loop = get_running_loop()
-        current = inside.get()
-        while True:
-            with self._lock:
-                value = memo.peek(key, _ABSENT)  # it may have been stored since the miss
-                if value is not _ABSENT:
-                    memo.joined()
-                    return value
-                table = self._table(loop)
-                flight = table.get(key)
-                leads = flight is None
-                if flight is None:
-                    flight = table[key] = TaskFlight()
-            if not flight.enter(current):
-                # Inside a flight of the same key, or one that waits for us: to wait would be for ever.
-                value = await self._function(*args, **kwargs)
-                self._store(memo, key, table, flight, value)
-                return value
-            try:
-                if leads:
-                    context = copy_context()
-                    context.run(inside.set, flight)
-                    run = self._run(memo, key, table, flight, args, kwargs)
-                    flight.task = loop.create_task(run, context=context)
-                await flight.wait()
-            finally:
-                flight.leave(current)
-                if flight.abandoned:
-                    self._drop(key, table, flight)  # at once: a call that comes while it winds down starts afresh
-                    if flight.task is not None:
-                        flight.task.cancel()
-            if not flight.handed_over:
-                if not leads:
-                    memo.joined()
-                return flight.result()
-
-    async def _run(
-        self, memo: Memo, key: CallKey, table: dict[CallKey, TaskFlight], flight: TaskFlight, args: Any, kwargs: Any
-    ) -> None:
-        try:
-            value = await self._function(*args, **kwargs)
-        except BaseException as error:
-            self._drop(key, table, flight)
-            flight.fail(error)
-            if not isinstance(error, Exception):
-                raise  # a cancellation, or what ends the loop
-            del flight  # else the error, this frame in its traceback and the flight would keep each other alive
-            return  # all who wait get it; the loop has nothing to report
-        try:
-            self._store(memo, key, table, flight, value)
-        finally:
-            self._drop(key, table, flight)
-            flight.succeed(value)
-
-    def _store(
-        self, memo: Memo, key: CallKey, table: dict[CallKey, TaskFlight], flight: TaskFlight, value: Any
-    ) -> None:
-        with self._lock:
-            if table.get(key) is flight:
-                memo.add(key, value)
-
-    def _drop(self, key: CallKey, table: dict[CallKey, TaskFlight], flight: TaskFlight) -> None:
-        with self._lock:
-            if table.get(key) is flight:
-                del table[key]
+    def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        return self._flights.share(key, _CallWork(memo, key, partial(self._function, *args, **kwargs)))
 
 
 class SeparateAsyncRuns:
@@ -263,16 +123,3 @@ class WithInstance:
 async def ready(value: Any) -> Any:
     """What a hit of a cached `async def` returns, called: the quickest awaitable there is for a value at hand."""
     return value
-
-
-# In a child process the threads that led flights are gone, and a lock may be held by one of them.
-_tables: WeakSet[Runs | AsyncRuns] = WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for table in list(_tables):
-        table._start_afresh()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

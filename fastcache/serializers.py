@@ -15,8 +15,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, get_origin, is_typeddict, runtime_checkable
 
-from .compression import Compression
-from .errors import ConfigurationError, SerializationError
+from fastcache.compression import Compression
+from fastcache.errors import ConfigurationError, SerializationError
 
 __all__ = ["Compression", "Json", "MsgPack", "Raw", "Serializer", "SignedPickle", "resolve"]
 

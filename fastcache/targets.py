@@ -17,7 +17,7 @@ import redis.asyncio.sentinel
 import redis.sentinel
 from redis.exceptions import RedisClusterException
 
-from .breaker import Breaker, breaker_of
+from fastcache.breaker import Breaker, breaker_of
 
 __all__ = ["Servers", "Target", "identify"]
 
