@@ -274,7 +274,8 @@ class MemoryCache(Generic[K, V]):
         matches = glob_matcher(glob)
         self._flights.forget_where(lambda key: isinstance(key, str) and matches(key))
         keys: list[Any] = [key for key, _ in self._map.items()]
-        return self.delete_many([key for key in keys if isinstance(key, str) and matches(key)])
+        found: list[Any] = [key for key in keys if isinstance(key, str) and matches(key)]
+        return self.delete_many(found)
 
     def clear(self) -> None:
         """Remove everything."""

@@ -311,8 +311,9 @@ class Tasks:
     async def wait(self, flight: Any, seconds: float) -> bool:
         import asyncio
 
+        limit = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds) as limit:
+            async with limit:
                 await flight.wait()
         except TimeoutError:
             if not limit.expired():

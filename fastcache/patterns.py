@@ -143,9 +143,9 @@ class WriteThroughCache(_Pattern, Generic[K, V]):
     """Reads go to the cache, else to the loader; writes go to the saver, then into the cache.
 
     After `set` returned, no reader of this process gets an older value through this pattern, another one, or
-    `get_or_load` of the same cache: if the cache didn't take the new value the key is invalidated, and if that fails too it is read from
-    the loader until the cache has heard of it. Sets of one key run one after the other (in this process). The parameters
-    are those of `CacheAside`.
+    `get_or_load` of the same cache: if the cache didn't take the new value the key is invalidated, and if that fails too it
+    is read from the loader until the cache has heard of it. Sets of one key run one after the other (in this process). The
+    parameters are those of `CacheAside`.
     """
 
     def __init__(

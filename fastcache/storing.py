@@ -59,29 +59,41 @@ class Store(Protocol):
 
     def identity(self, key: Any) -> Hashable:
         """One value for all forms of a key. Raises what a wrong key is to raise."""
+        ...
 
     def read_plan(self, keys: Mapping[Any, Any], type: Any, policy: Policy) -> Plan[dict[Any, Found]]:
         """What there is, by identity. `keys`: identity -> the caller's key."""
+        ...
 
     def write_plan(
-        self, values: Mapping[Any, Any], keys: Mapping[Any, Any], found: Mapping[Any, Found] | None, policy: Policy,
-        lives: Mapping[Any, float], load_seconds: float,
+        self,
+        values: Mapping[Any, Any],
+        keys: Mapping[Any, Any],
+        found: Mapping[Any, Found] | None,
+        policy: Policy,
+        lives: Mapping[Any, float],
+        load_seconds: float,
     ) -> Plan[list[Any]]:
         """Store values for `lives` seconds each (plus `stale_for`), where nobody wrote since `found` (None: wherever).
         Returns the identities that were refused. Raises SerializationError, too, having stored nothing.
-        """  # fmt: skip
+        """
+        ...
 
     def remove_plan(self, identities: Iterable[Any]) -> Plan[Any]:
         """Remove keys."""
+        ...
 
     def clear_plan(self) -> Plan[Any]:
         """Remove all keys."""
+        ...
 
     def section(self) -> AbstractContextManager[Any]:
         """Of a local store: the lock of the flights, for checking and storing at once."""
+        ...
 
     def unreachable(self, error: BackendError | None) -> bool:
         """Whether the backend is away, said by its error; None: whether it is known to be away without asking it."""
+        ...
 
 
 @dataclass(slots=True)

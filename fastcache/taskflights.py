@@ -161,8 +161,9 @@ async def _await(flight: TaskFlight, patience: float | None) -> None:
         return
     from asyncio import timeout
 
+    limit = timeout(patience)
     try:
-        async with timeout(patience) as limit:
+        async with limit:
             await flight.wait()
     except TimeoutError:
         if limit.expired():
