@@ -32,11 +32,10 @@ def key_maker(key: str | Callable[[Any], Any] | None) -> Callable[[Any], Any]:
 
         try:
             fields = [field for _, field, _, _ in Formatter().parse(key) if field is not None]
-            key.format("")
-        except (ValueError, IndexError, KeyError, AttributeError) as error:
+        except ValueError as error:
             raise ConfigurationError(f"key={key!r}: not a template with one {{}} for the key: {error}") from error
-        if len(fields) != 1:
-            raise ConfigurationError(f"key={key!r}: a template has one {{}} for the key, this one has {len(fields)}")
+        if fields not in ([""], ["0"]):
+            raise ConfigurationError(f"key={key!r}: a template has one {{}} for the key, such as 'user:{{}}'")
         return key.format
     if not callable(key):
         raise TypeError(f"key must be a template such as 'user:{{}}', a function or None, not {key!r}")

@@ -59,9 +59,9 @@ class Blocking:
         return self._runner.run(item())
 
 
-def threaded(argument):
+def threaded(argument, always=False):
     """An `async def` that runs a blocking function in a thread, in the context of its caller."""
-    if not inspect.isfunction(argument) and not hasattr(argument, "blocks"):
+    if not always and not inspect.isfunction(argument) and not hasattr(argument, "blocks"):
         return argument
 
     async def function(*args):
