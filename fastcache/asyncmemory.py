@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from fastcache.backends import MemoryCache
 from fastcache.background import Tasks
-from fastcache.memory import Entry
+from fastcache.memory import NOTHING, Entry
 from fastcache.plan import arun
 from fastcache.stats import AwaitableStats
 
@@ -31,7 +31,6 @@ V = TypeVar("V")
 T = TypeVar("T")
 D = TypeVar("D")
 
-_ABSENT: Any = object()
 _type = type  # where a parameter has that name
 
 
@@ -96,22 +95,19 @@ class AsyncMemoryCache(Generic[K, V]):
         key: K,
         loader: Any,
         default: Any = None,
-        *,
-        ttl: float | None = None,
+        ttl: float | None = None,  # by keyword: see MemoryCache.get_or_load
         policy: Policy | None = None,
         type: Any = None,
     ) -> Any:
         """See `MemoryCache.get_or_load`."""
-        value = self._lookup(key, _ABSENT)
-        if value is not _ABSENT and _type(value) is not Entry:
+        value = self._lookup(key, NOTHING)
+        if _type(value) is not Entry:
             return value
-        if value is _ABSENT:
+        if value is NOTHING:
             plan = self._loading.one_plan(key, loader, default, ttl, policy, type)
         else:
             plan = self._cache._beyond_entry(key, value, loader, default, ttl, policy, type)
-            if plan is None:
-                return value.value
-        return await arun(plan)
+        return value.value if plan is None else await arun(plan)
 
     async def get_or_load_many(
         self,

@@ -15,7 +15,7 @@ from fastcache.errors import MISSING, CacheMiss, ConfigurationError
 from fastcache.events import Reporter
 from fastcache.keys import glob_matcher
 from fastcache.loading import Loading
-from fastcache.memory import Departures, Entry, MemoryStore
+from fastcache.memory import NOTHING, Departures, Entry, MemoryStore
 from fastcache.plan import run
 from fastcache.policy import Policy
 from fastcache.stats import CacheStats
@@ -161,8 +161,7 @@ class MemoryCache(Generic[K, V]):
         key: K,
         loader: Any,
         default: Any = None,
-        *,
-        ttl: float | None = None,
+        ttl: float | None = None,  # by keyword; declared so, since keyword-only defaults would cost a third of a hit
         policy: Policy | None = None,
         type: Any = None,
     ) -> Any:
@@ -175,18 +174,13 @@ class MemoryCache(Generic[K, V]):
 
         Raises what the loader raises; LoadTimeout by the policy's `hard_timeout`; ConfigurationError for a wrong ttl.
         """
-        value = self._lookup(key, _ABSENT)
-        if value is _ABSENT:
+        value = self._lookup(key, NOTHING)
+        if _type(value) is not Entry:
+            return value
+        if value is NOTHING:
             return run(self._loading.one_plan(key, loader, default, ttl, policy, type))
-        if _type(value) is Entry:
-            return self._from_entry(key, value, loader, default, ttl, policy, type)
-        return value
-
-    def _from_entry(
-        self, key: K, entry: Entry, loader: Any, default: Any, ttl: float | None, policy: Policy | None, type: Any
-    ) -> Any:
-        plan = self._beyond_entry(key, entry, loader, default, ttl, policy, type)
-        return entry.value if plan is None else run(plan)
+        plan = self._beyond_entry(key, value, loader, default, ttl, policy, type)
+        return value.value if plan is None else run(plan)
 
     def _beyond_entry(
         self, key: K, entry: Entry, loader: Any, default: Any, ttl: float | None, policy: Policy | None, type: Any

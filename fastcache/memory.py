@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastcache.plan import Plan
     from fastcache.policy import Policy
 
-__all__ = ["Departures", "Entry", "MemoryStore"]
+__all__ = ["NOTHING", "Departures", "Entry", "MemoryStore"]
 
 _ABSENT: Any = object()
 
@@ -37,6 +37,10 @@ class Entry:
         self.value = value
         self.stale_for = stale_for
         self.load_seconds = load_seconds
+
+
+NOTHING = Entry(MISSING, 0.0, 0.0)
+"""What a lookup of `get_or_load` gets for a miss: one check of the type tells both that and an `Entry` from a hit."""
 
 
 class Departures(threading.local):

@@ -34,7 +34,7 @@ class LoopThread:
 
 
 class Blocking:
-    """Blocking calls of an asynchronous object. Functions given to it may be plain ones that block: each runs in a thread."""
+    """Blocking calls of an asynchronous object. Functions given to it may block: each runs in a thread."""
 
     def __init__(self, runner, inner):
         self._runner, self.inner = runner, inner

@@ -5,8 +5,8 @@ import math
 import threading
 
 import pytest
-
 from faces import Face
+
 from fastcache import MISSING, AsyncMemoryCache, ConfigurationError, LoadTimeout, MemoryCache, Policy
 
 SECONDS = 20
@@ -58,8 +58,7 @@ def clock():
 def make(face, clock):
     def make(policy=None, **options):
         kind = MemoryCache if face.name == "sync" else AsyncMemoryCache
-        cache = face.wrap(kind(timer=clock, policy=policy, **options))
-        return cache
+        return face.wrap(kind(timer=clock, policy=policy, **options))
 
     return make
 
@@ -228,7 +227,7 @@ def test_loader_may_ask_for_its_own_key(face, make):
         cache = make(policy)
         plain = face.bare(cache)
         if face.name == "sync":
-            assert cache.get_or_load("a", lambda key: plain.get_or_load(key, lambda _: "in") + "out") == "inout"
+            assert cache.get_or_load("a", lambda key, plain=plain: plain.get_or_load(key, lambda _: "in") + "out") == "inout"
         else:
 
             async def inner(key):

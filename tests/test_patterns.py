@@ -4,8 +4,8 @@ import asyncio
 import threading
 
 import pytest
-
 from faces import Face, threaded
+
 from fastcache import (
     MISSING,
     AsyncCacheAside,
@@ -242,7 +242,7 @@ def test_wrong_arguments_are_said_at_construction():
     with pytest.raises(TypeError, match="use CacheAside"):
         AsyncCacheAside(MemoryCache(), len)
     with pytest.raises(TypeError, match="loader must be a function"):
-        CacheAside(MemoryCache(), None and len or 5)
+        CacheAside(MemoryCache(), 5)
     with pytest.raises(TypeError, match="saver"):
         WriteThroughCache(MemoryCache(), len, None)
     with pytest.raises(TypeError, match="key must be"):

@@ -1,4 +1,4 @@
-"""SingleFlight and AsyncSingleFlight: one run per key among concurrent callers, and what happens when it doesn't end well."""
+"""SingleFlight and AsyncSingleFlight: one run per key among concurrent callers, however it ends."""
 
 import asyncio
 import gc
@@ -109,7 +109,12 @@ def test_next_call_after_an_error_runs_again():
 def test_leader_that_ends_hands_over():
     """A SystemExit is the leader's own: one of those who wait runs the function."""
     flights, gate = SingleFlight(), Gate(error=SystemExit())
-    leader = threading.Thread(target=lambda: pytest.raises(SystemExit, flights.do, "k", gate))
+
+    def lead():
+        with pytest.raises(SystemExit):
+            flights.do("k", gate)
+
+    leader = threading.Thread(target=lead)
     leader.start()
     assert gate.entered.wait(SECONDS)
     results = []
@@ -224,7 +229,7 @@ def test_cancelled_tasks_concern_nobody_else(seed):
 
         tasks = [asyncio.create_task(flights.do("k", function)) for _ in range(100)]
         await asyncio.sleep(0)
-        for task in chance.sample(tasks, 60) + [tasks[0]]:
+        for task in [*chance.sample(tasks, 60), tasks[0]]:
             task.cancel()
             if chance.random() < 0.5:
                 await asyncio.sleep(0)

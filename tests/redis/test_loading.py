@@ -95,7 +95,13 @@ def test_envelope_opens_what_it_seals():
 
 @pytest.mark.parametrize(
     "data",
-    [b"\xc1fc", seal(b"x")[:16], b"\xc1fc\x02" + seal(b"x")[4:], b"\xc1fc\x01\x07" + seal(b"x")[5:], seal(b"x", missing=True)],
+    [
+        b"\xc1fc",
+        seal(b"x")[:16],
+        b"\xc1fc\x02" + seal(b"x")[4:],
+        b"\xc1fc\x01\x07" + seal(b"x")[5:],
+        seal(b"x", missing=True),
+    ],
     ids=["magic only", "short", "later version", "unknown kind", "missing with a value"],
 )
 def test_malformed_envelope_is_refused_and_overwritten(cache, other, data):
@@ -277,9 +283,7 @@ def test_redis_away_serves_from_the_loader(face, proxy, request, fault):
     events = []
     cache = face.from_url(proxy.url, "p", ttl=60, on_event=events.append)
     assert cache.get_or_load("before", Loader()) == "v1"
-    if fault == "refused":
-        proxy.refuse()
-    elif fault == "reset":
+    if fault == "refused" or fault == "reset":
         proxy.refuse()
     else:
         proxy.mode = fault

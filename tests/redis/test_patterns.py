@@ -1,4 +1,4 @@
-"""The patterns over Redis: with Redis gone the program is slower and right, and after a write nobody reads the older value."""
+"""The patterns over Redis: with Redis gone the program is right, and after a write nobody reads the older value."""
 
 from __future__ import annotations
 
