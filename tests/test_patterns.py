@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from faces import Face, threaded
+from faces import threaded
 
 from fastcache import (
     MISSING,
@@ -40,13 +40,6 @@ class Database:
         self.writes.append((key, value))
         if self.error is not None:
             raise self.error
-
-
-@pytest.fixture(params=["sync", "asyncio"])
-def face(request):
-    face = Face(request.param)
-    yield face
-    face.close()
 
 
 @pytest.fixture
