@@ -20,7 +20,7 @@ macros: list[tuple[str, str | None]] = []
 compile_args: list[str] = []
 link_args: list[str] = []
 if sys.platform != "win32":
-    compile_args = ["-O0", "-g", "-UNDEBUG"] if debug else ["-O3", "-fno-semantic-interposition"]
+    compile_args = ["-O0", "-g", "-UNDEBUG"] if debug else ["-O3", "-fno-semantic-interposition", "-falign-functions=64"]
 if trace:
     macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 if debug:

@@ -24,6 +24,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from random import Random
 from typing import Any
 
 import msgspec
@@ -220,7 +221,10 @@ def decoding() -> Iterator[Row]:
 
 
 def compression() -> str:
-    data = json.dumps([{**asdict(USER), "id": number} for number in range(200)]).encode()
+    random = Random(1)
+    words = ["".join(random.choices("etaoinshrdlu", k=random.randint(3, 9))) for _ in range(2000)]
+    names = [" ".join(random.choices(words, k=4)) for _ in range(200)]
+    data = json.dumps([{**asdict(USER), "id": random.randrange(10**6), "name": name} for name in names]).encode()
     rows = []
     for level in (1, 6, 9):
         start = time.perf_counter()

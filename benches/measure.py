@@ -169,7 +169,7 @@ print((resident() - before) / {n})
     return float(subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True).stdout)
 
 
-def import_seconds(statements: Sequence[str], repeats: int = 25) -> list[float]:
+def import_seconds(statements: Sequence[str], repeats: int = 60) -> list[float]:
     """Wall-clock seconds of an interpreter that runs each statement and ends: minimum, in turns."""
 
     def run(statement: str) -> Callable[[], int]:

@@ -1,20 +1,27 @@
 """`python -m fastcache`: the main jobs shown on this machine, with input that every Python has.
 
-It owns what the demonstration prints. Each part is a function in `PARTS` that prints one table; a new tier of the
-package adds its own. Nothing here sleeps, needs a package beyond the standard library, or is imported by the rest.
+It owns what the demonstration prints. Each part is a function in `PARTS` that prints one table. Nothing here needs a package
+beyond the standard library, or is imported by the rest; the part about Redis is shown where the extra is installed and a
+server answers at REDIS_URL or can be started.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import re
+import shutil
+import socket
+import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from time import perf_counter, perf_counter_ns
+from time import perf_counter, perf_counter_ns, sleep
 from typing import Any, Protocol
 
 import fastcache
@@ -191,9 +198,81 @@ def mapping() -> None:
     table(["", *chain.from_iterable((name, "keys") for name in caches)], rows)
 
 
-PARTS: list[Callable[[], None]] = [words, mapping]
-if hasattr(fastcache, "TTLCache"):
-    PARTS.insert(1, time_to_live)
+# Part 4: Redis, and what happens when it goes away
+
+
+@contextlib.contextmanager
+def redis_server() -> Iterator[tuple[str, subprocess.Popen[bytes] | None]]:
+    """The URL of a server: the one at REDIS_URL, else one of the demo's own, which is given, too, so it can be stopped."""
+    if os.environ.get("REDIS_URL"):
+        yield os.environ["REDIS_URL"], None
+        return
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        raise LookupError("no server at REDIS_URL, and no redis-server to start")
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        server = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            for _ in range(100):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                sleep(0.05)
+            yield f"redis://127.0.0.1:{port}", server
+        finally:
+            server.kill()
+            server.wait()
+
+
+def redis_tier() -> None:
+    """RedisCache: values that other programs can read, and calls that fail fast when the server is gone."""
+    try:
+        connect = fastcache.RedisCache.from_url
+    except ImportError as error:
+        print(f"Redis is left out: {error}")
+        return
+
+    def timed(what: str, call: Callable[[], object], times: int = 1) -> list[str]:
+        best, result = float("inf"), None
+        for _ in range(times):
+            start = perf_counter()
+            try:
+                result = call()
+            except fastcache.BackendError as error:
+                result = type(error).__name__
+            best = min(best, perf_counter() - start)
+        shown = f"{len(result)} values" if isinstance(result, dict) and len(result) > 2 else str(result)
+        return [what, f"{best * 1e6:,.0f} us", shown]
+
+    text = sorted(set(manual_words()))[:100]
+    try:
+        with redis_server() as (url, server), connect(url, f"fastcache-demo-{os.getpid()}", ttl=60) as cache:
+            cache.set_many({word: distance(word) for word in text})  # connects, too
+            word = text[-1]
+            print("RedisCache: the same words in Redis, as JSON under prefix:key; the best of 20 calls\n")
+            rows = [
+                timed(f"cache.set({word!r}, {{...}})", lambda: cache.set(word, {"distance": distance(word)}), 20),
+                timed(f"cache.get({word!r})", lambda: cache.get(word), 20),
+                timed("cache.get_many(100 words)", lambda: cache.get_many(text), 20),
+                timed(f"cache.remaining({word!r})", lambda: f"{cache.remaining(word):.0f} s", 20),
+                timed("cache.delete_pattern('*')", lambda: cache.delete_pattern("*")),
+            ]
+            if server is not None:
+                server.kill()
+                server.wait()
+                rows.append(timed("the server is killed; cache.get", lambda: cache.get(word)))
+                for _ in range(5):
+                    timed("", lambda: cache.get(word))
+                rows.append(timed("after five failures, cache.get", lambda: cache.get(word), 20))
+            table(["", "time", "result"], rows)
+    except (fastcache.BackendError, LookupError) as error:
+        print(f"Redis is left out: {error}")
+
+
+PARTS: list[Callable[[], None]] = [words, time_to_live, mapping, redis_tier]
 
 
 def main() -> int:

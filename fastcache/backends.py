@@ -80,8 +80,8 @@ class MemoryCache(Generic[K, V]):
     on_event: called with an `Event` when a loader ran, a stale value was served, and so on.
 
     Keys are any hashable objects. Every reader gets the very object that was stored: who changes it changes it for all.
-    `None` is a value like any other. All methods are atomic and may be called from any thread, and O(1) expected
-    for a single key.
+    `None` is a value like any other. All methods may be called from any thread; those
+    for a single key are atomic, and O(1) expected.
 
     Raises ConfigurationError (a ValueError) for a ttl or an interval that isn't greater than 0, and for a `maxsize` below 0.
 
@@ -317,9 +317,7 @@ class MemoryCache(Generic[K, V]):
         if self._interval != math.inf:
             self._interval = math.inf
             self._swept = True
-            from fastcache.janitor import janitor
-
-            janitor.give_up(self._map)
+            _janitor_do("give_up", self._map)
 
     def __enter__(self) -> Self:
         return self
@@ -358,16 +356,22 @@ class MemoryCache(Generic[K, V]):
         return f"<{type(self).__name__} of {len(self)} entries, maxsize={self._map.maxsize!r}, ttl={self._map.ttl!r}>"
 
     def _keys(self) -> list[K]:
-        keys = [key for key, _ in self._map.items()]
+        keys = [key for key, _ in self._map._entries()]
         return [key for key in keys if self.remaining(key) is not None] if self._store.has_entries else keys
 
     def _have_swept(self, ttl: float | None) -> None:
         """Have the janitor look after the cache, now that it holds something that can expire."""
         if not self._swept and (self._map.ttl if ttl is None else ttl) != math.inf:
-            from fastcache.janitor import janitor
-
             self._swept = True
-            janitor.take_on(self._map, self._interval)
+            _janitor_do("take_on", self._map, self._interval)
 
 
 _PLAIN = Policy(None)
+
+
+def _janitor_do(what: str, *args: Any) -> None:
+    try:
+        from fastcache.janitor import janitor
+    except ImportError:
+        return  # a finalizer at the very end of the interpreter: no module can be imported, and nothing will be swept
+    getattr(janitor, what)(*args)

@@ -2,7 +2,7 @@
 
 Owns the count of failures, the register of breakers (one per server, shared by all caches of the process that use it,
 sync and async ones) and the probe that finds out when the server is back. It must never decide what counts as a
-failure (that is `connection.is_outage`) and never sends a caller's command to a server it believes to be away.
+failure (that is `outage.is_outage`) and never sends a caller's command to a server it believes to be away.
 
 closed --five failures in a row--> open --each second--> half-open (a PING is out) --PONG--> closed
                                     ^------------------------no PONG------------------'
@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Generator, Hashable
 from typing import Any
 
+from fastcache.outage import answers_ping
 from fastcache.plan import Call, arun, run
 
 __all__ = ["FAILURES_TO_OPEN", "PROBE_INTERVAL", "Breaker", "breaker_of"]
@@ -177,8 +178,11 @@ class _Probe:
                 return
             try:
                 yield Call(ping)
-            except Exception:
+            except Exception as error:
                 if not breaker._probing(self, "open"):
+                    return
+                if answers_ping(error):
+                    breaker.close()
                     return
             except BaseException:
                 breaker._probing(self, "open")  # cancelled: the loop ends; the next caller starts another probe

@@ -16,7 +16,6 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from redis.exceptions import AskError, ResponseError, TryAgainError
 
 from fastcache.background import Tasks, Threads
-from fastcache.connection import is_outage, is_timeout
 from fastcache.entries import Entries, Key
 from fastcache.envelope import HEADER_SIZE, Malformed, is_enveloped, is_stale, unseal
 from fastcache.errors import BackendError, BackendTimeout, CacheMiss, ConfigurationError
@@ -25,6 +24,7 @@ from fastcache.flights import ABSENT
 from fastcache.keys import glob_matcher
 from fastcache.link import AsyncLink, SyncLink
 from fastcache.loading import Loading
+from fastcache.outage import is_outage, is_timeout
 from fastcache.plan import Call, Join
 from fastcache.policy import Policy
 from fastcache.remote import RemoteStore
@@ -225,12 +225,9 @@ class Commands(Generic[AnyLink]):
                     self._flights.forget(name)
 
     def _exists_plan(self, key: Key) -> Steps[bool]:
-        return (yield from self._life_plan(key)) is not None
+        return (yield from self._remaining_plan(key)) is not None
 
     def _remaining_plan(self, key: Key) -> Steps[float | None]:
-        return (yield from self._life_plan(key))
-
-    def _life_plan(self, key: Key) -> Steps[float | None]:
         """Seconds until a key expires; None where there is no value, or a stale one. One round trip."""
         name = self._entries.name(key)
         left, head = yield from self._pipeline_plan([("PTTL", name), ("GETRANGE", name, 0, HEADER_SIZE - 1)])
@@ -297,6 +294,10 @@ class Commands(Generic[AnyLink]):
         return reply
 
     def _set_many_plan(self, mapping: Mapping[Any, Any], ttl: float | None) -> Steps[None]:
+        if not isinstance(mapping, Mapping):
+            raise TypeError(
+                f"set_many takes a mapping of keys to values, not {mapping.__class__.__name__}: {mapping!r:.80}"
+            )
         lifetime = self._entries.lifetime(ttl)
         names = self._entries.names(mapping)
         data = {key: self._entries.encode(key, names[key], mapping[key]) for key in names}

@@ -32,7 +32,7 @@ class Compression:
     max_size: int = 64 * 1024 * 1024
     """64 MiB: zlib shrinks at most about 1,000-fold, so the 1 MiB that a cache stores could claim to be 1 GiB."""
     level: int = 1
-    """zlib's quickest: on JSON it saves nearly as much as the default at a third of the time (see benches)."""
+    """zlib's quickest: 25 KB of JSON become 19 %, at the default level 18 % in twice the time (bench_redis.py)."""
 
     def __post_init__(self) -> None:
         for name in ("min_size", "max_size"):

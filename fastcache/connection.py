@@ -4,13 +4,10 @@ Owns three decisions, each in one place: one immediate repeat, and no other, whe
 been closed by the server; RESP2 when the server refuses HELLO (an error reply, never a timeout); and no waiting on a
 server whose breaker is open. Everything else is redis-py's. A client that the program made itself is used as it is and
 gets none of this. This file must never know a pool, a cache, a key or a serializer.
-
-`is_outage` says what counts as a failure of the server, for clients of either origin.
 """
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,16 +21,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from fastcache.breaker import Breaker
+from fastcache.outage import Refused
 
-__all__ = ["LINES", "Lines", "PoolExhausted", "is_outage", "is_timeout", "pool_was_full"]
-
-
-class PoolExhausted(rexc.MaxConnectionsError):
-    """No connection became free in time. The callers' own doing, so it never counts against the server."""
-
-
-class _Refused(rexc.ConnectionError):
-    """The breaker opened while this caller waited for a connection: it must not start waiting for the server now."""
+__all__ = ["LINES", "Lines"]
 
 
 class Lines:
@@ -50,37 +40,7 @@ class Lines:
 
     def admit(self) -> None:
         if self.breaker is not None and self.breaker.is_open:
-            raise _Refused(self.breaker.reason())
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether a failed call says that the server is away: a connection that failed or a reply that didn't come.
-
-    Not a reply with an error (OOM, READONLY, WRONGTYPE, LOADING, NOAUTH ...), which is a sign of life, nor a pool
-    without a free connection, nor a caller's cancellation.
-    """
-    if isinstance(error, rexc.MaxConnectionsError | _Refused) or pool_was_full(error):
-        return False
-    if isinstance(error, rexc.AuthenticationError | rexc.AuthorizationError | rexc.BusyLoadingError):
-        return False  # redis-py derives these replies from ConnectionError
-    if isinstance(error, rexc.ConnectionError):  # a Sentinel's connection hides READONLY, a demoted master's reply, so
-        return not isinstance(error.__context__, rexc.ReadOnlyError)
-    if isinstance(error, rexc.RedisClusterException):
-        return "cannot be connected" in str(error)  # no node of the cluster answered
-    return isinstance(error, rexc.TimeoutError | rexc.InvalidResponse | OSError | EOFError | asyncio.TimeoutError)
-
-
-def is_timeout(error: BaseException) -> bool:
-    """Whether the caller waited for nothing: for a reply, or for a free connection."""
-    if isinstance(error, rexc.MaxConnectionsError):
-        return isinstance(error, PoolExhausted)
-    return isinstance(error, rexc.TimeoutError | TimeoutError | asyncio.TimeoutError) or pool_was_full(error)
-
-
-def pool_was_full(error: BaseException) -> bool:
-    return (
-        isinstance(error, rexc.ConnectionError) and str(error) == "No connection available."
-    )  # BlockingConnectionPool
+            raise Refused(self.breaker.reason())
 
 
 def _is_closed(error: Exception) -> bool:
@@ -164,7 +124,7 @@ class _SyncLine(_Line):
     def connect(self) -> None:
         line: Any = super()
         self._lines.admit()
-        self.reused = self.is_connected  # type: ignore[attr-defined]
+        self.reused = bool(getattr(self, "is_connected", getattr(self, "_sock", None)))  # the former since redis-py 7
         if not self.reused:
             line.connect()
 

@@ -84,7 +84,7 @@ class Entries:
         try:
             data = self.serializer.dumps(value, _text(name))
         except Exception as error:
-            raise _refused_value(key, value.__class__, error) from error
+            raise _refused_value(key, value.__class__, error) from _origin(error)
         if not isinstance(data, bytes):
             raise SerializationError(
                 f"{key!r}: the serializer returned {data.__class__.__name__}, not bytes", key, value.__class__
@@ -111,7 +111,7 @@ class Entries:
         try:
             return self.serializer.loads(data, _text(name), self.type if type is None else type)
         except Exception as error:
-            raise _refused_value(key, self.type if type is None else type, error) from error
+            raise _refused_value(key, self.type if type is None else type, error) from _origin(error)
 
     def lifetime(self, ttl: float | None) -> tuple[Any, ...]:
         """The arguments of SET that say when the entry expires."""
@@ -138,3 +138,7 @@ def _refused_value(key: Key, type: Any, error: Exception) -> SerializationError:
     return SerializationError(
         reason if isinstance(error, SerializationError) else f"{key!r}: {reason}", key, type, path
     )
+
+
+def _origin(error: Exception) -> BaseException:
+    return error.__cause__ or error if isinstance(error, SerializationError) else error

@@ -1,14 +1,13 @@
-"""What a time to live may be, decided once for everything that stores in Redis.
+"""What a time to live may be in Redis: what it may be anywhere (`_ttl.check_ttl`), up to a limit.
 
-A ttl is a positive finite number of seconds, or `math.inf` for "never expires". Anything else is refused where it is
-given, before anything is stored. This file must never look at a clock or a cache.
+Anything else is refused where it is given, before anything is stored. This file must never look at a clock or a cache.
 """
 
 from __future__ import annotations
 
 import math
-from numbers import Real
 
+from fastcache._ttl import check_ttl as check_any_ttl
 from fastcache.errors import ConfigurationError
 
 __all__ = ["MAX_TTL", "check_ttl", "milliseconds"]
@@ -23,18 +22,12 @@ def check_ttl(ttl: float) -> float:
 
     Raises `ConfigurationError` for zero, a negative number, NaN, a bool, a str, a timedelta, or more than `MAX_TTL`.
     """
-    if isinstance(ttl, bool) or not isinstance(ttl, Real):
+    seconds = check_any_ttl(ttl)
+    if seconds != math.inf and seconds > MAX_TTL:
         raise ConfigurationError(
-            f"ttl={ttl!r}: a ttl is a number of seconds (int or float) above 0, or math.inf for an entry that never"
-            f" expires; got {type(ttl).__name__}"
+            f"ttl must be at most {MAX_TTL:g} seconds (math.inf: an entry that never expires), not {ttl!r}"
         )
-    if not ttl > 0:  # NaN too
-        raise ConfigurationError(f"ttl={ttl!r}: a ttl is above 0 seconds, or math.inf for an entry that never expires")
-    if ttl != math.inf and ttl > MAX_TTL:
-        raise ConfigurationError(
-            f"ttl={ttl!r}: a ttl is at most {MAX_TTL:g} seconds; math.inf is an entry that never expires"
-        )
-    return float(ttl)
+    return seconds
 
 
 def milliseconds(ttl: float) -> int | None:

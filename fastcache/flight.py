@@ -12,9 +12,10 @@ edge leads from a flight to each flight that code inside it waits for or leads. 
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock
 from contextvars import ContextVar
 from copy import copy
+from operator import is_
 
 from fastcache.errors import MISSING
 
@@ -28,8 +29,6 @@ __all__ = ["Flight", "TaskFlight", "ThreadFlight", "inside"]
 
 inside: ContextVar[Flight | None] = ContextVar("fastcache.flight", default=None)
 """The flight that the current code is part of."""
-
-_graph_lock = threading.Lock()
 
 
 class Flight:
@@ -46,28 +45,26 @@ class Flight:
         self._value: Any = None
         self._error: BaseException | None = None
         self._traceback: Any = None
-        self._waits_for: dict[Flight, int] = {}  # how many waiters inside this flight wait for each; under _graph_lock
+        self._waits_for: list[Flight] = []  # what code inside this flight waits for or leads, once for each
 
     def enter(self, current: Flight | None) -> bool:
-        """Note that code inside `current` now depends on this flight. False: that would close a circle."""
-        if current is None or current.done:
+        """Note that code inside `current` now depends on this flight. False: that would close a circle.
+
+        Without a lock, for a garbage collection may run a finalizer here that waits for a flight: the edge is added before
+        the search begins, so of two who close a circle together at least one sees it.
+        """
+        if current is None:
             return True
-        with _graph_lock:
-            if self._leads_to(current):
-                return False
-            current._waits_for[self] = current._waits_for.get(self, 0) + 1
+        current._waits_for.append(self)
+        if not current.done and self._leads_to(current):
+            current._waits_for.remove(self)
+            return False
         return True
 
     def leave(self, current: Flight | None) -> None:
         """Undo one `enter` that returned True."""
-        if current is None:
-            return
-        with _graph_lock:
-            n = current._waits_for.get(self, 0)
-            if n > 1:
-                current._waits_for[self] = n - 1
-            elif n:
-                del current._waits_for[self]
+        if current is not None:
+            current._waits_for.remove(self)
 
     def _leads_to(self, goal: Flight) -> bool:
         todo: list[Flight] = [self]
@@ -114,23 +111,34 @@ class Flight:
 
 
 class ThreadFlight(Flight):
-    """A flight that threads wait for."""
+    """A flight that threads wait for.
 
-    __slots__ = ("_ended", "followers")
+    Each waiter brings a lock of its own, and nobody holds a lock while code runs that a garbage collection could interrupt
+    with a wait for this very flight (as in threading.Event).
+    """
+
+    __slots__ = ("_waiters", "followers")
 
     def __init__(self, batch: bool = False) -> None:
         super().__init__(batch)
         self.followers = 0
         """How many wait, or will."""
-        self._ended = threading.Event()
+        self._waiters: list[Any] = []
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the flight has ended, or for so many seconds; whether it has ended."""
-        return self._ended.wait(timeout)
+        waiter = allocate_lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        # Whoever ends the flight sets `done` first and then opens what locks there are: this one, or we see `done`.
+        if not self.done:
+            waiter.acquire(timeout=-1 if timeout is None else timeout)
+        return self.done
 
     def _end(self) -> None:
         super()._end()
-        self._ended.set()
+        while self._waiters:
+            self._waiters.pop().release()
 
 
 class TaskFlight(Flight):
@@ -172,7 +180,8 @@ class TaskFlight(Flight):
 
     def _end(self) -> None:
         super()._end()
-        for waker in list(self._wakers):
+        self.task = None  # its context refers to this flight: nothing but the collector would part the two
+        for waker in tuple(self._wakers):
             loop = waker.get_loop()
             if loop is _running_loop():
                 _wake(waker)
@@ -193,13 +202,35 @@ def _wake(waker: Future[None]) -> None:
 
 def _duplicate(error: BaseException) -> BaseException:
     """A copy of an exception, so that raising it in several places doesn't mix up their tracebacks."""
-    try:
-        twin = copy(error)
-        if type(twin) is not type(error) or twin is error:
-            return error
-    except Exception:
+    for make in (copy, _copy_without_init):
+        try:
+            twin = make(error)
+            if twin is not error and _alike(twin, error):
+                break
+        except Exception:
+            continue
+    else:
         return error  # an exception that can't be copied is shared
     twin.__cause__ = error.__cause__
     twin.__context__ = error.__context__
     twin.__suppress_context__ = error.__suppress_context__
+    if hasattr(error, "__notes__"):
+        twin.__notes__ = list(error.__notes__)
     return twin
+
+
+def _copy_without_init(error: BaseException) -> BaseException:
+    """For a class whose constructor takes other arguments than it hands on."""
+    twin = type(error).__new__(type(error), *error.args)
+    twin.args = error.args
+    twin.__dict__.update(error.__dict__)
+    return twin
+
+
+def _alike(twin: BaseException, error: BaseException) -> bool:
+    return (
+        type(twin) is type(error)
+        and len(twin.args) == len(error.args)
+        and all(map(is_, twin.args, error.args))
+        and str(twin) == str(error)
+    )

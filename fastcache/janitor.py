@@ -7,25 +7,30 @@ from exiting, and nothing that a cache's callback raises may end it.
 
 from __future__ import annotations
 
+import atexit
 import os
-import sys
 import threading
 from time import monotonic, sleep
-from types import SimpleNamespace
 from weakref import ref
+
+from fastcache._lru import report_unraisable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Protocol
+    from typing import Protocol
 
     class Sweepable(Protocol):
         def _sweep(self, most: int) -> int: ...
+        def _counters(self) -> tuple[int, int, int, int]: ...
 
 
 __all__ = ["Janitor", "janitor"]
 
 STEP = 1000  # entries removed at a time, some 0.2 ms: other threads get their turn in between
+
+
+EXIT_PATIENCE = 1.0  # seconds that the end of the interpreter waits for a sweep under way; without a backlog it takes none
 
 
 class Janitor:
@@ -36,6 +41,7 @@ class Janitor:
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
+        self._ended = False
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -51,6 +57,8 @@ class Janitor:
 
     def take_on(self, cache: Sweepable, interval: float) -> None:
         """Sweep a cache every `interval` seconds from now on, until it is collected or given up."""
+        if self._ended:
+            return
         identity = id(cache)
         charge = ref(cache, lambda _: self.forget(identity))
         with self._changed:
@@ -63,6 +71,8 @@ class Janitor:
         self.forget(id(cache))
 
     def forget(self, identity: int) -> None:
+        if self._ended:
+            return
         with self._changed:
             self._charges.pop(identity, None)
             if not self._charges:
@@ -72,20 +82,26 @@ class Janitor:
         """Sweep the caches whose time has come. Returns the seconds until the next is due, None without any."""
         now = self._clock()
         with self._changed:
-            due = [identity for identity, (_, _, when) in self._charges.items() if when <= now]
+            # Of a copy: a garbage collection on the way may run `forget` in this thread, lock or no lock.
+            due = [identity for identity, (_, _, when) in self._charges.copy().items() if when <= now]
         for identity in due:
             with self._changed:
                 charge = self._charges.get(identity)
                 cache = charge[0]() if charge else None
-                if charge is None or cache is None:
+                if charge is None:
+                    continue
+                if cache is None:  # and its callback failed, as it may at the recursion limit
+                    del self._charges[identity]
                     continue
                 self._charges[identity] = (charge[0], charge[1], now + charge[1])
             _sweep(cache)
             del cache, charge
         with self._changed:
-            if not self._charges:
-                return None
-            return max(0.0, min(when for _, _, when in self._charges.values()) - self._clock())
+            return self._seconds_left()
+
+    def _seconds_left(self) -> float | None:
+        times = [when for _, _, when in self._charges.copy().values()]
+        return max(0.0, min(times) - self._clock()) if times else None
 
     def _start(self) -> None:
         if self.running:
@@ -99,13 +115,29 @@ class Janitor:
 
     def _work(self) -> None:
         while True:
-            wait = self.sweep_due()
+            self.sweep_due()
             with self._changed:
                 if not self._charges:
                     self._thread = None
                     return
+                # Worked out under the lock: a cache taken on in between would else wait as long as the others.
+                wait = self._seconds_left()
                 if wait:
                     self._changed.wait(min(wait, threading.TIMEOUT_MAX))
+
+    def end(self) -> None:
+        """End the thread for good, as the interpreter exits.
+
+        Were it left to run, it would be frozen at some point, perhaps with the lock held; and the finalizer of a cache, or
+        any code that runs later and drops one, would wait for that lock for ever.
+        """
+        with self._changed:
+            self._ended = True
+            self._charges.clear()
+            self._changed.notify()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(EXIT_PATIENCE)
 
     def _after_fork_in_child(self) -> None:
         charges = self._charges
@@ -118,26 +150,18 @@ class Janitor:
 def _sweep(cache: Sweepable) -> None:
     removed = STEP
     while removed >= STEP:
+        before = cache._counters()[3]
         try:
             removed = cache._sweep(STEP)
-        except BaseException as error:  # of on_evict; what expired is gone all the same
-            _report(error, cache)
+        except BaseException as error:
+            # Of on_evict: what expired is gone all the same, so go on. Of the cache's timer: nothing is, and won't be.
+            report_unraisable(error, cache)
+            removed = STEP if cache._counters()[3] > before else 0
         sleep(0)
 
 
-def _report(error: BaseException, cache: object) -> None:
-    """Hand an error to `sys.unraisablehook`: there is no caller to raise it to."""
-    unraisable: Any = SimpleNamespace(
-        exc_type=type(error),
-        exc_value=error,
-        exc_traceback=error.__traceback__,
-        err_msg="Exception ignored while the janitor swept",
-        object=cache,
-    )
-    sys.unraisablehook(unraisable)
-
-
 janitor = Janitor()
+atexit.register(janitor.end)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=janitor._after_fork_in_child)

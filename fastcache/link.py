@@ -7,6 +7,7 @@ a pipeline, and closing exactly what the cache made. It must never decide which 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import warnings
 import weakref
@@ -122,7 +123,17 @@ class AsyncLink(Servers):
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         self._lock = threading.Lock()
         # Keeps the clients alive until they are closed properly, should the program drop the cache without closing it.
-        weakref.finalize(self, _abandon, self._guards, self._clients).atexit = False
+        self._abandoning = weakref.finalize(self, _abandon, self._guards, self._clients)
+        self._abandoning.atexit = False
+        _links.add(self)
+
+    def forget(self) -> None:
+        """In a forked child: leave the parent's loops and sockets alone, for ever, and begin with none."""
+        self._abandoning.detach()
+        _inherited.append((self._clients, self._guards))  # closing or finalising them would reach into the parent
+        self._clients, self._guards, self._lock = {}, {}, threading.Lock()
+        self._abandoning = weakref.finalize(self, _abandon, self._guards, self._clients)
+        self._abandoning.atexit = False
 
     @classmethod
     def to(cls, client: Any) -> AsyncLink:
@@ -193,6 +204,19 @@ class AsyncLink(Servers):
 
 async def _close(guard: AsyncGenerator[None, None]) -> None:
     await guard.aclose()
+
+
+_links: weakref.WeakSet[AsyncLink] = weakref.WeakSet()
+_inherited: list[Any] = []
+
+
+def _after_fork_in_child() -> None:
+    for link in list(_links):
+        link.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _abandon(guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]], *_: object) -> None:

@@ -68,7 +68,7 @@ def lru_cache(  # noqa: F811 (ruff doesn't see through the stand-in for `overloa
     """Remember what a function returned, for its most recent `maxsize` different calls.
 
     A drop-in for `functools.lru_cache`, used the same ways (`@lru_cache`, `@lru_cache(maxsize=1000)`), with the same
-    keys (`f(1)` and `f(1.0)` share an entry unless `typed`; `f(a=1, b=2)` and `f(b=2, a=1)` don't), the same counters
+    keys (`f(1, 2)` and `f(1.0, 2)` share an entry unless `typed`; `f(a=1, b=2)` and `f(b=2, a=1)` don't), the same counters
     and the same methods on the result: `cache_info()`, `cache_clear()`, `cache_parameters()`, `__wrapped__`.
     Beyond it, `f.cache_invalidate(*args, **kwargs)` forgets one call and tells whether it was remembered, and
     `f.cache_contains(*args, **kwargs)` only tells. Of a method, name the instance: `A.m.cache_invalidate(a, 42)`.
@@ -79,10 +79,13 @@ def lru_cache(  # noqa: F811 (ruff doesn't see through the stand-in for `overloa
         are removed two at a time as others are stored, before any live one; `cache_info()` doesn't count them.
     single_flight: concurrent callers of one missing key run the function once, and all get its result or its exception;
         the calls that joined count as hits. A wait that would close a circle (a function that calls itself with the same
-        key, two threads crossing on two keys) runs the function instead. None: off for a `def`, on for an `async def`.
+        key, two threads crossing on two keys) runs the function instead; what runs in an executor's thread belongs to the
+        circle only where the context was handed on, as `asyncio.to_thread` does. None: off for a `def`, on for an
+        `async def`.
     per_instance: for methods. Every instance has a memory of its own, of `maxsize` calls, that dies with it and doesn't
-        keep it alive. Instances are told apart by identity and may be unhashable, but must allow weak references. The
-        counters are sums over all instances; `A.m.cache_invalidate(a, 42)` names the instance, as ever.
+        keep it alive (a result that refers to the instance does). Instances are told apart by identity and may be
+        unhashable, but must allow weak references. The counters are sums over all instances;
+        `A.m.cache_invalidate(a, 42)` names the instance, as ever.
     key: a function of the call's arguments (with `per_instance`: those after the instance) that returns what to remember
         the call by, any hashable.
 
@@ -212,5 +215,9 @@ def _mark_async(wrapper: Any) -> None:
     while isinstance(function, partial):
         function = function.func
     function = getattr(function, "__func__", function)
+    if not hasattr(function, "__code__"):
+        function = type(function).__call__
     for name in ("__code__", "__defaults__", "__kwdefaults__"):
         setattr(wrapper, name, getattr(function, name, None))
+    if not hasattr(wrapper, "__name__"):  # a partial has none
+        wrapper.__name__ = function.__name__

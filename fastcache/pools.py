@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections import deque
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import redis.asyncio.connection as aio
 import redis.asyncio.retry
@@ -19,8 +20,9 @@ import redis.exceptions as rexc
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from fastcache.connection import LINES, Lines, PoolExhausted, pool_was_full
+from fastcache.connection import LINES, Lines
 from fastcache.errors import ConfigurationError
+from fastcache.outage import PoolExhausted, pool_was_full
 
 __all__ = ["DEFAULTS", "async_pool", "sync_pool"]
 
@@ -98,7 +100,7 @@ class _AsyncPool(aio.BlockingConnectionPool):
 
     async def release(self, connection: Any) -> None:
         try:
-            if connection.should_reconnect():
+            if getattr(connection, "should_reconnect", bool)():  # redis-py 7
                 await connection.disconnect(nowait=True)
         finally:
             self._give_back(connection)
@@ -119,8 +121,13 @@ def _options(url: str, lines: Lines, options: dict[str, Any], connection: Any, r
         named = connection.parse_url(url)
     except (ValueError, TypeError, AttributeError) as error:  # its message quotes no password
         raise ConfigurationError(
-            f"the URL can't be used: {error}. It begins with redis://, rediss:// (TLS) or unix://"
+            f"the URL can't be used: {str(error).rstrip('.')}. It begins with redis://, rediss:// (TLS) or unix://"
         ) from error
+    database = urlsplit(url).path.strip("/")
+    if database and "path" not in named and not database.isdecimal():
+        raise ConfigurationError(
+            f"the URL can't be used: {database!r} is no number of a database, as in redis://host/0"
+        )
     merged = {"retry": retry(NoBackoff(), 0), **DEFAULTS, **options, **named}
     if "connection_class" in options or "connection_pool" in options:
         raise ConfigurationError(
@@ -132,7 +139,9 @@ def _options(url: str, lines: Lines, options: dict[str, Any], connection: Any, r
         seconds = merged[name]
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if seconds is not None and not (number and 0 < seconds < math.inf):
-            raise ConfigurationError(f"{name}={seconds!r}: must be a number of seconds above 0, or None to wait for ever")
+            raise ConfigurationError(
+                f"{name}={seconds!r}: must be a number of seconds above 0, or None to wait for ever"
+            )
     size = merged["max_connections"]
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ConfigurationError(f"max_connections={size!r}: must be an int of 1 or more")
@@ -151,7 +160,7 @@ def _checked(pool: Any) -> Any:
     """Make (and drop) one connection without connecting: a wrong option is found here, not at the first command."""
     try:
         pool.connection_class(**pool.connection_kwargs)
-    except (TypeError, ValueError, rexc.RedisError) as error:
+    except Exception as error:  # TypeError, ValueError, RedisError; versions differ
         raise ConfigurationError(f"redis-py refuses an option: {error}") from error
     return pool
 

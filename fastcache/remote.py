@@ -12,11 +12,11 @@ import math
 from collections.abc import Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fastcache.connection import is_outage
 from fastcache.entries import Key
 from fastcache.envelope import is_enveloped, seal
 from fastcache.errors import MISSING, BackendError, SerializationError
 from fastcache.expiry import milliseconds
+from fastcache.outage import is_outage
 from fastcache.policy import Policy
 from fastcache.storing import Found
 

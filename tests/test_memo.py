@@ -209,14 +209,14 @@ def test_unhashable_arguments_leave_no_trace(args, typed, maxsize):
     run = Counted()
     f = lru_cache(maxsize, typed)(run)
     f(1)
-    counts = [sys.getrefcount(each) for each in args]
+    counts = [sys.getrefcount(each) for each in args if each != 1]
     for _ in range(50):
         for call in (f, f.cache_contains, f.cache_invalidate):
             with pytest.raises(TypeError, match="unhashable type"):
                 call(*args)
             with pytest.raises(TypeError, match="unhashable type"):
                 call(1, keyword=args[-1])
-    assert [sys.getrefcount(each) for each in args] == counts
+    assert [sys.getrefcount(each) for each in args if each != 1] == counts
     assert (run.runs, f.cache_info()) == (1, (0, 1, maxsize, 1))
     f._check()
 

@@ -39,6 +39,10 @@ cdef class LRUCache(Table):
     cdef int set_limit(self, object maxsize) except -1
     cdef list listener(self)
     cdef int notify(self, list gone) except -1
+    cdef int report(self, list gone) except -1
+    cdef bint fits(self) except -1
+    cdef int store_in_turns(
+        self, PyObject* k, Py_hash_t hash, PyObject* v, object weight, double ttl, list gone) except -1
     cdef int drop(self, Entry entry, str cause, list gone) except -1
     cdef int drop_all(self, Entry* entries, uint32_t n, str cause, list gone) except -1
     cdef int evict(self, list gone) except -1

@@ -58,7 +58,7 @@ cdef class LRUCache(Table):
     Raises ValueError when a single value is larger than `maxsize` ("value too large") and TypeError for an unhashable
     key; both leave the cache as it was.
 
-    Thread-safety: every method is atomic; functions of the user (`getsizeof`, `on_evict`, `__eq__`) run unlocked.
+    Thread-safety: every method is atomic, but `setdefault` and `update`, which look up or store more than once; functions of the user (`getsizeof`, `on_evict`, `__eq__`) run unlocked.
 
     >>> cache = LRUCache(2)
     >>> cache["a"], cache["b"] = 1, 2
@@ -87,15 +87,17 @@ cdef class LRUCache(Table):
             raise TypeError(f"on_evict must be a function (key, value, cause) or None, not {on_evict!r}")
         check_maxsize(maxsize)
         # What is released may use this cache: it finds it empty and with the new options.
-        cdef tuple replaced = (self._maxsize, self._bound, self._getsizeof, self._on_evict, self._total)
+        cdef tuple _replaced = (self._maxsize, self._bound, self._getsizeof, self._on_evict, self._total)
         cdef Contents contents = self.detach_all()
         self.overrides = overrides
         self.weighted = getsizeof is not None or overrides & GETSIZEOF
         self._getsizeof = getsizeof
         self._on_evict = on_evict
         self._total = 0
-        self.set_limit(maxsize)
-        release_all(contents)
+        try:
+            self.set_limit(maxsize)
+        finally:
+            release_all(contents)
         return 0
 
     cdef int set_limit(self, object maxsize) except -1:
@@ -160,6 +162,14 @@ cdef class LRUCache(Table):
             raise first
         return 0
 
+    cdef int report(self, list gone) except -1:
+        """Report what left although the operation failed: nothing on_evict raises may hide why it did."""
+        try:
+            self.notify(gone)
+        except BaseException as error:
+            report_unraisable(error, self._on_evict)
+        return 0
+
     cdef int drop(self, Entry entry, str cause, list gone) except -1:
         """Account for a removed entry and release it, or keep it in `gone` for `notify`."""
         return self.drop_all(&entry, 1, cause, gone)
@@ -170,19 +180,26 @@ cdef class LRUCache(Table):
             if self.weighted:
                 for i in range(n):
                     weight = <object>entries[i].weight
-                    self._total = self._total - weight
-                if self.used == 0:
-                    self._total = 0         # an empty cache weighs nothing, not 1e-17
+                    while True:
+                        before = self._total
+                        after = before - weight     # may run code that changes the total
+                        if self._total is before:
+                            break
+                    self._total = after
             if gone is not None:
                 for i in range(n):
                     gone.append((<object>entries[i].key, <object>entries[i].value, cause))
         finally:
+            if self.weighted and self.used == 0:
+                self._total = 0             # an empty cache weighs nothing, not 1e-17
             for i in range(n):
                 release(entries[i])
         return 0
 
     cdef int evict(self, list gone) except -1:
-        """Remove the least recently used entry; there is one."""
+        """Remove the least recently used entry, if there is one."""
+        if self.used == 0:
+            return 0                # a comparison of weights emptied the cache
         self.evictions += 1
         self.drop(self.take(self.slots[0].prev), "evicted", gone)
         return 0
@@ -201,7 +218,8 @@ cdef class LRUCache(Table):
 
     cdef object size_of(self, object value):
         cdef object size = self.getsizeof(value) if self.overrides & GETSIZEOF else self._getsizeof(value)
-        if size > self._bound:
+        cdef object bound = self._bound         # held: the comparison may run code that resizes
+        if size > bound or size == INFINITY:
             raise ValueError("value too large")
         if not size >= 0:
             raise ValueError("value size must be non-negative")
@@ -213,12 +231,26 @@ cdef class LRUCache(Table):
         cdef Py_hash_t hash = key_hash(k)
         cdef object weight = self.size_of(value) if self.weighted else None
         cdef list gone = self.listener()
-        cdef Section section
-        cdef bint stored = False
         if not self.weighted and self.limit == 0:
             raise ValueError("value too large")
         if self.expiring:
             self.prepare()
+        if gone is None:
+            return self.store_in_turns(k, hash, v, weight, ttl, None)
+        try:
+            self.store_in_turns(k, hash, v, weight, ttl, gone)
+        except BaseException:
+            self.report(gone)
+            raise
+        if gone:
+            self.notify(gone)
+        return 0
+
+    cdef int store_in_turns(
+            self, PyObject* k, Py_hash_t hash, PyObject* v, object weight, double ttl, list gone) except -1:
+        """Try to store; where a subclass makes room, let it, and try again."""
+        cdef Section section
+        cdef bint stored = False
         while not stored:
             section_begin(&section, self)
             try:
@@ -232,8 +264,6 @@ cdef class LRUCache(Table):
                 section_end(&section)
             if not stored:
                 self.call_popitem()
-        if gone:
-            self.notify(gone)
         return 0
 
     cdef bint try_store(self, PyObject* key, Py_hash_t hash, PyObject* value, double ttl, list gone) except -1:
@@ -255,6 +285,8 @@ cdef class LRUCache(Table):
         if self.used < self.limit:
             self.reserve()
             old.key = NULL
+        elif self.limit == 0:
+            raise ValueError("value too large")     # resized since store() looked: by a timer, an __eq__, another thread
         elif self.overrides & (POPITEM | DELITEM):
             return False
         else:
@@ -263,29 +295,37 @@ cdef class LRUCache(Table):
         INCREF(key)
         INCREF(value)
         s = place(self, key, hash, value)
-        if self.expiring:
-            self.stamp(s, ttl)
-        if old.key != NULL:
-            self.drop(old, "evicted", gone)
+        try:
+            if self.expiring:
+                self.stamp(s, ttl)
+        finally:
+            if old.key != NULL:
+                self.drop(old, "evicted", gone)
         return True
 
     cdef bint try_store_weighted(
             self, PyObject* key, Py_hash_t hash, PyObject* value, object weight, double ttl, list gone) except -1:
         """The same by weight. Arithmetic on the user's numbers may run code, so each round looks the key up again."""
         cdef Py_ssize_t s
-        cdef object growth, old_value
+        cdef object growth, old_value, before, replaced, bound
         cdef uint64_t changes
         cdef PyObject* old_weight
         while True:
             s = lookup(self, key, hash)
             changes = self.changes
-            growth = weight - <object>self.weights[s] if s else weight
-            fits = not self._total + growth > self._bound
-            total = self._total + growth
-            if self.changes != changes:
+            before = self._total
+            replaced = <object>self.weights[s] if s else None
+            growth = weight - replaced if s else weight
+            total = before + growth
+            bound = self._bound
+            fits = not total > bound
+            # Entries came or went, or one was replaced by one of another weight: start again.
+            if self.changes != changes or self._total is not before or (s and replaced is not <object>self.weights[s]):
                 continue
             if fits:
                 break
+            if self.used == 0:
+                raise ValueError("value too large")     # as above
             if self.overrides & (POPITEM | DELITEM):
                 return False
             if s:
@@ -592,23 +632,34 @@ cdef class LRUCache(Table):
         cdef bint fits = False
         check_maxsize(maxsize)
         self.prepare()
-        while not fits:
-            section_begin(&section, self)
-            try:
-                self.sweep(gone)
-                self.set_limit(maxsize)
-                while True:
-                    fits = self.used == 0 or (
-                        not self._total > self._bound if self.weighted else self.used <= self.limit)
-                    if fits or self.overrides & (POPITEM | DELITEM):
-                        break
-                    self.evict(gone)
-            finally:
-                section_end(&section)
-            if not fits:
-                self.call_popitem()
+        try:
+            while not fits:
+                section_begin(&section, self)
+                try:
+                    self.sweep(gone)
+                    self.set_limit(maxsize)
+                    while True:
+                        fits = self.fits()
+                        if fits or self.overrides & (POPITEM | DELITEM):
+                            break
+                        self.evict(gone)
+                finally:
+                    section_end(&section)
+                if not fits:
+                    self.call_popitem()
+        except BaseException:
+            self.report(gone)
+            raise
         if gone:
             self.notify(gone)
+
+    cdef bint fits(self) except -1:
+        """Whether the entries are within the limit. Compares the user's numbers, which may run code."""
+        cdef object total = self._total
+        cdef object bound = self._bound
+        if self.used == 0:
+            return True
+        return not total > bound if self.weighted else self.used <= self.limit
 
     def getsizeof(self, value):
         """The size of a value in the units of `maxsize`: 1 unless a function was given or a subclass says otherwise."""
@@ -625,6 +676,10 @@ cdef class LRUCache(Table):
         if self.weighted:
             return self.weight()
         return self.count()
+
+    def _entries(self):
+        """[(key, value)] of the live entries at one moment, least recently used first; other threads may go on. O(n)."""
+        return self.entries()
 
     def _counters(self):
         """(hits, misses, evictions, expirations) since the cache was made; for `stats()` of the caches built on this."""
@@ -751,9 +806,11 @@ cdef class LRUIterator:
                 return <object>cache.slots[s].key
             if self.kind == VALUES:
                 return <object>cache.slots[s].value
-            return <object>cache.slots[s].key, <object>cache.slots[s].value
+            key = <object>cache.slots[s].key        # held before the tuple is made: that may start a collection (3.11)
+            value = <object>cache.slots[s].value
         finally:
             section_end(&section)
+        return key, value
 
     cdef uint32_t advance(self) except? 0:
         cdef LRUCache cache = self.cache

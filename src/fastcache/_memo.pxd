@@ -24,20 +24,24 @@ cdef struct Call:
 cdef class CallKey:
     cdef object key
     cdef Py_hash_t hash
+    cdef uint64_t clears    # of the memo, when the call missed
 
 
 @cython.final
 cdef class Memo(Table):
     cdef EntryPoint vectorcall      # one of the entry points below
     cdef EntryPoint equal_str       # the same for a str that isn't the stored object
-    cdef EntryPoint otherwise       # where it hands on what it doesn't serve: through a pointer, so that it stays small
+    cdef EntryPoint single          # and for any other single argument
+    cdef EntryPoint otherwise       # and for any other call. Through pointers, so that the entry point stays small
     cdef object function        # the user's
     cdef object key             # a function of the call's arguments that gives its key, or None
     cdef object runs            # called as runs(self, CallKey, args, kwargs) on a miss, in the function's place; or None
     cdef object ready           # what it makes of the value of a hit is the caller's; None: the value itself
     cdef object maxsize         # as cache_info() shows it
+    cdef uint64_t clears        # how often cache_clear() was called
     cdef double ttl             # seconds; infinite without one
     cdef bint typed
+    cdef bint is_python         # the function is one, and guards itself against endless recursion
     cdef bint precise           # by which clock entries expire
     cdef dict __dict__
 
@@ -45,4 +49,4 @@ cdef class Memo(Table):
     cdef double now(self) noexcept
     cdef bint alive(self, Py_ssize_t s) noexcept
     cdef uint32_t expired(self) noexcept
-    cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes) except -1
+    cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes, list kept) except -1

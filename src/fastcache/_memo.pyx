@@ -36,6 +36,7 @@ from ._table cimport MAX_ENTRIES, Contents, Entry, Table, home, lookup, place, r
 from collections import namedtuple
 
 cdef extern from "Python.h":
+    bint PyFunction_Check(object) noexcept
     bint PyObject_RichCompareBool(PyObject*, PyObject*, int) except -1
     enum: PY_VECTORCALL_ARGUMENTS_OFFSET
     object PyObject_Vectorcall(PyObject*, PyObject**, size_t, PyObject*)
@@ -106,13 +107,16 @@ cdef class CallKey:
 cdef class Memo(Table):
     def __cinit__(self, *args, **kwargs):
         self.vectorcall = <EntryPoint>call_any
-        self.otherwise = <EntryPoint>call_several
+        self.single = self.otherwise = <EntryPoint>call_several
         self.equal_str = call_equal_str
         self.ttl = INFINITY
 
     def __init__(self, function, *, maxsize, typed=False, ttl=None, key=None, runs=None, ready=None):
         # The options were checked by lru_cache().
+        if self.function is not None:
+            raise TypeError("a cached function can't be initialised twice")
         self.function = function
+        self.is_python = PyFunction_Check(function)
         self.maxsize = maxsize
         self.typed = typed
         self.key = key
@@ -127,6 +131,8 @@ cdef class Memo(Table):
         # The quickest entry point that these options allow.
         if key is None and ready is None and self.limit > 0:
             self.vectorcall = call_expiring if self.expiring else call_ordered if self.ordered else call_unordered
+            if not typed:
+                self.otherwise = <EntryPoint>call_positional
         share_between_threads(self)
 
     def __call__(self, /, *args, **kwargs):
@@ -177,6 +183,7 @@ cdef class Memo(Table):
         section_begin(&section, self)
         contents = self.detach_all()
         self.hits = self.misses = 0
+        self.clears += 1
         section_end(&section)
         release_all(contents)
 
@@ -235,9 +242,11 @@ cdef class Memo(Table):
         return make_key(self, &call)
 
     def add(self, CallKey key not None, value):
-        """Store the result of a run, unless there is one already."""
+        """Store the result of a run, unless there is one already. Returns what had to go, for the caller to release."""
+        cdef list kept = []
         if self.limit:
-            self.insert(key.key, key.hash, value, self.changes + 1)
+            self.insert(key.key, key.hash, value, self.changes + 1, kept)
+        return kept
 
     def peek(self, CallKey key not None, default):
         """The result stored for a key, or `default`. Counts as neither hit nor use."""
@@ -250,12 +259,13 @@ cdef class Memo(Table):
         finally:
             section_end(&section)
 
-    def joined(self):
-        """A call that was counted as a miss joined another's run: count it as a hit instead."""
+    def joined(self, CallKey key not None):
+        """A call that was counted as a miss joined another's run: count it as a hit, unless the counters were cleared."""
         cdef Section section
         section_begin(&section, self)
-        self.hits += 1
-        self.misses -= 1
+        if key.clears == self.clears:
+            self.hits += 1
+            self.misses -= 1
         section_end(&section)
 
     # Time
@@ -280,8 +290,11 @@ cdef class Memo(Table):
 
     # Storing
 
-    cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes) except -1:
-        """Store a result, unless one appeared since `changes`; make room by what expired, else by the least recent."""
+    cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes, list kept) except -1:
+        """Store a result, unless one appeared since `changes`; make room by what expired, else by the least recent.
+
+        `kept`, where the caller holds a lock, gets the references of what went: releasing them may run any code.
+        """
         cdef Entry[RECLAIM_PER_STORE + 1] gone
         cdef int i, n = 0
         cdef Py_ssize_t s
@@ -289,16 +302,15 @@ cdef class Memo(Table):
         cdef Section section
         section_begin(&section, self)
         try:
+            s = lookup(self, <PyObject*>key, hash) if self.changes != changes else 0
             if self.expiring:
-                now = self.now()
-            if self.changes != changes:
-                s = lookup(self, <PyObject*>key, hash)
-                if s:
-                    if not self.expiring or now < self.expiry[s].deadline:
-                        return 0
-                    self.expirations += 1
-                    gone[n] = self.take(s)
-                    n += 1
+                now = self.now()        # after the lookup, whose __eq__ may have stored something that expires later
+            if s:
+                if not self.expiring or now < self.expiry[s].deadline:
+                    return 0
+                self.expirations += 1
+                gone[n] = self.take(s)
+                n += 1
             if self.expiring and self.expiry != NULL:
                 while n < RECLAIM_PER_STORE and self.expiry[0].next and self.expiry[self.expiry[0].next].deadline <= now:
                     self.expirations += 1
@@ -308,7 +320,8 @@ cdef class Memo(Table):
                 self.evictions += 1
                 gone[n] = self.take(self.slots[0].prev)
                 n += 1
-            self.reserve()
+            if self.free == 0:
+                self.reserve()
             INCREF(<PyObject*>key)
             INCREF(<PyObject*>value)
             s = place(self, <PyObject*>key, hash, <PyObject*>value)
@@ -316,8 +329,14 @@ cdef class Memo(Table):
                 expiry_append(self.expiry, s, now + self.ttl)
         finally:
             section_end(&section)
-            for i in range(n):
-                release(gone[i])
+            try:
+                if kept is not None:
+                    for i in range(n):
+                        kept.append(<object>gone[i].key)
+                        kept.append(<object>gone[i].value)
+            finally:
+                for i in range(n):
+                    release(gone[i])
         return 0
 
     def _check(self):
@@ -398,6 +417,7 @@ cdef CallKey make_key(Memo self, Call* call):
     cdef CallKey key = CallKey.__new__(CallKey)
     key.key = stored_key(self, call)
     key.hash = call.hash
+    key.clears = self.clears
     return key
 
 
@@ -541,6 +561,7 @@ cdef inline PyObject* call_quick(
         section_end(&section)
         if is_str(args[0]):
             return self.equal_str(self, args, nargsf, kwnames)
+        return self.single(self, args, nargsf, kwnames)
     return self.otherwise(self, args, nargsf, kwnames)
 
 
@@ -583,7 +604,7 @@ cdef PyObject* call_equal_str(Memo self, PyObject** args, size_t nargsf, PyObjec
                 break
             i = (i + 1) & self.mask
         section_end(&section)
-    return self.otherwise(self, args, nargsf, kwnames)
+    return self.single(self, args, nargsf, kwnames)
 
 
 cdef PyObject* call_several(Memo self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
@@ -592,14 +613,72 @@ cdef PyObject* call_several(Memo self, PyObject** args, size_t nargsf, PyObject*
     cdef Py_ssize_t s
     cdef Section section
     cdef PyObject* value
+    cdef uint64_t changes
     read_call(&call, args, nargsf, kwnames)
     hash_call(self, &call)
     section_begin(&section, self)
     s = find_plain(self, &call)
-    if likely(s > 0 and self.alive(s)):
+    if s > 0 and self.alive(s):
         value = hit(self, s, self.ordered)
         section_end(&section)
         return value
+    if s == 0 and self.runs is None:
+        self.misses += 1
+        changes = self.changes
+        section_end(&section)
+        return call_missed(self, &call, changes, args, nargsf, kwnames)
+    section_end(&section)
+    return call_hashed(self, &call, args, nargsf, kwnames)
+
+
+cdef PyObject* call_positional(Memo self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
+    """The same for positional arguments, untyped and not just one: what is left when that is known beforehand."""
+    cdef Py_ssize_t n = <Py_ssize_t>(nargsf & ~<size_t>PY_VECTORCALL_ARGUMENTS_OFFSET)
+    cdef uint64_t acc = <uint64_t>n
+    cdef Py_ssize_t k
+    cdef Call call
+    cdef size_t i
+    cdef uint32_t s
+    cdef int equal = 0
+    cdef PyObject* stored
+    cdef PyObject* value
+    cdef uint64_t changes
+    cdef Section section
+    if kwnames != NULL:
+        return call_several(self, args, nargsf, kwnames)
+    for k in range(n):
+        acc = mix(acc, <uint64_t>key_hash(args[k]))
+    call.hash = sorted_hash(acc, POSITIONAL)
+    section_begin(&section, self)
+    i = home(self, call.hash)
+    while True:
+        s = self.index[i]
+        if s == 0:
+            break
+        if likely(self.slots[s].hash == call.hash):
+            stored = self.slots[s].key
+            equal = PyTuple_GET_SIZE(stored) == n
+            k = 0
+            while equal == 1 and k < n:
+                if PyTuple_GET_ITEM(stored, k) != args[k]:
+                    equal = plain_equal(PyTuple_GET_ITEM(stored, k), args[k])
+                k += 1
+            if equal:
+                break
+        i = (i + 1) & self.mask
+    if likely(equal == 1 and self.alive(s)):
+        value = hit(self, s, self.ordered)
+        section_end(&section)
+        return value
+    call.args = args
+    call.n = n
+    call.kwnames = NULL
+    call.single = NULL
+    if s == 0 and self.runs is None:
+        self.misses += 1
+        changes = self.changes
+        section_end(&section)
+        return call_missed(self, &call, changes, args, nargsf, kwnames)
     section_end(&section)
     return call_hashed(self, &call, args, nargsf, kwnames)
 
@@ -630,7 +709,7 @@ cdef PyObject* call_hashed(Memo self, Call* call, PyObject** args, size_t nargsf
     cdef Section section
     cdef PyObject* found = NULL
     cdef object value
-    cdef uint64_t changes
+    cdef uint64_t changes = 0
     stale.key = NULL
     section_begin(&section, self)
     try:
@@ -642,6 +721,7 @@ cdef PyObject* call_hashed(Memo self, Call* call, PyObject** args, size_t nargsf
             if s:
                 self.expirations += 1
                 stale = self.take(s)
+            changes = self.changes
     finally:
         section_end(&section)
     if found != NULL:
@@ -653,18 +733,26 @@ cdef PyObject* call_hashed(Memo self, Call* call, PyObject** args, size_t nargsf
     else:
         if stale.key != NULL:
             release(stale)
-        if self.runs is not None:
-            value = share(self, call)
-        else:
-            changes = self.changes
-            value = run(self, args, nargsf, kwnames)
-            self.insert(stored_key(self, call), call.hash, value, changes)
+        if self.runs is None:
+            return call_missed(self, call, changes, args, nargsf, kwnames)
+        value = share(self, call)
+    INCREF(<PyObject*>value)
+    return <PyObject*>value
+
+
+cdef PyObject* call_missed(
+        Memo self, Call* call, uint64_t changes, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
+    """Run the function and store its result. The miss has been counted; `changes` is as of then."""
+    cdef object value = run(self, args, nargsf, kwnames)
+    self.insert(stored_key(self, call), call.hash, value, changes, None)
     INCREF(<PyObject*>value)
     return <PyObject*>value
 
 
 cdef inline object run(Memo self, PyObject** args, size_t nargsf, PyObject* kwnames):
-    """Call the user's function. A function that is not Python's own may recurse through here alone, hence the guard."""
+    """Call the user's function. One that isn't written in Python may recurse through here alone, hence the guard."""
+    if self.is_python:
+        return PyObject_Vectorcall(<PyObject*>self.function, args, nargsf, kwnames)
     Py_EnterRecursiveCall(b" while calling a cached function")
     try:
         return PyObject_Vectorcall(<PyObject*>self.function, args, nargsf, kwnames)

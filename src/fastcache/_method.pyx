@@ -7,7 +7,9 @@ Instances are told apart by identity and held by weak references only, so they n
 nothing is stored on them that pickling or copying could see.
 
 In the table an instance is its own hash, namely its address; the key is the weak reference, whose callback removes the entry
-before the address can be used again. So an equal hash proves the same instance, and no key is compared.
+before the address can be used again. One exception: where the collector finds an instance and its class to be garbage
+together, it clears the weak reference without calling back, and a finalizer may still call the method, or bring both back to
+life. So the reference is asked what it refers to.
 """
 cimport cython
 from cpython.object cimport PyObject
@@ -27,6 +29,8 @@ cdef extern from "Python.h":
     enum: PY_VECTORCALL_ARGUMENTS_OFFSET
     object PyVectorcall_Call(object, object, object)
     object PyMethod_New(object, object)
+    ctypedef struct PyWeakReference:
+        PyObject* wr_object             # what it refers to; None when that is gone
 
 
 class InstanceRef(ref):
@@ -148,12 +152,18 @@ cdef class MethodMemo(Table):
                 return s
             i = (i + 1) & self.mask
 
+    cdef inline uint32_t find_instance(self, PyObject* instance) noexcept:
+        cdef uint32_t s = self.find_address(<size_t>instance)
+        if s and (<PyWeakReference*>self.slots[s].key).wr_object != instance:
+            return 0
+        return s
+
     cdef Memo existing(self, PyObject* instance):
         cdef Memo memo = None
         cdef Section section
         cdef uint32_t s
         section_begin(&section, self)
-        s = self.find_address(<size_t>instance)
+        s = self.find_instance(instance)
         if s:
             memo = <Memo>self.slots[s].value
         section_end(&section)
@@ -163,7 +173,9 @@ cdef class MethodMemo(Table):
         """The memo of an instance that has none yet."""
         cdef Section section
         cdef uint32_t s
+        cdef Entry dead
         cdef Memo memo
+        dead.key = NULL
         try:
             reference = InstanceRef(<object>instance, self.forget)
         except TypeError:
@@ -177,7 +189,11 @@ cdef class MethodMemo(Table):
         try:
             s = self.find_address(<size_t>instance)
             if s:
-                return <Memo>self.slots[s].value        # another thread was quicker
+                if (<PyWeakReference*>self.slots[s].key).wr_object == instance:
+                    return <Memo>self.slots[s].value    # another thread was quicker
+                self.hits += (<Memo>self.slots[s].value).hits
+                self.misses += (<Memo>self.slots[s].value).misses
+                dead = self.take(s)
             self.reserve()
             INCREF(<PyObject*>reference)
             INCREF(<PyObject*>memo)
@@ -185,6 +201,8 @@ cdef class MethodMemo(Table):
             return memo
         finally:
             section_end(&section)
+            if dead.key != NULL:
+                release(dead)
 
 
 cdef PyObject* call_method(MethodMemo self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
@@ -196,12 +214,13 @@ cdef PyObject* call_method(MethodMemo self, PyObject** args, size_t nargsf, PyOb
     if n == 0:
         raise TypeError(f"{getattr(self, '__qualname__', 'the method')} must be called on an instance")
     section_begin(&section, self)
-    s = self.find_address(<size_t>args[0])
+    s = self.find_instance(args[0])
     memo = <Memo>self.slots[s].value if s else None
     section_end(&section)
     if memo is None:
         memo = self.new(args[0])
-    cdef PyObject* result = memo.vectorcall(memo, args + 1, (n - 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, kwnames)
+    # Without PY_VECTORCALL_ARGUMENTS_OFFSET: args[0] may lie in a tuple of the caller's, and is not ours to lend.
+    cdef PyObject* result = memo.vectorcall(memo, args + 1, n - 1, kwnames)
     if result == NULL:
         raise_current()
     return result

@@ -23,6 +23,7 @@ cdef class TTLCache(LRUCache):
     cdef object _ttl            # as given
     cdef object _timer          # the user's; None: the coarse or the precise clock
     cdef object origin          # a first reading of a timer whose readings are no numbers, else None
+    cdef object base            # subtracted from readings that are numbers: large ints, as of time_ns, have no exact double
     cdef double lifetime        # _ttl on the axis
     cdef double now             # as of the last tick; never goes back
     cdef double offset          # from the precise clock to the axis
@@ -34,6 +35,7 @@ cdef class TTLCache(LRUCache):
     cdef uint32_t ticket        # the last one given
 
     cdef int set_clock(self, object ttl, object timer) except -1
+    cdef int be_precise(self) noexcept
     cdef double span(self, object duration) except? -1
     cdef double reading(self, object time) except? -1
     cdef double seconds(self, double span) noexcept

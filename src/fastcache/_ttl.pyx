@@ -5,6 +5,7 @@
 It owns the clock, the order of expiry and the sweep. Reading never removes anything, so no callback runs from `cache[key]`,
 `in`, `len` or an iteration; storing, `popitem`, `resize` and `expire` first remove what has expired.
 """
+cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY, isinf, isnan
@@ -15,7 +16,7 @@ from ._cpython cimport Section, key_hash, prefetch, section_begin, section_end
 from ._expiry cimport expiry_append, expiry_remove
 from ._links cimport move_to_front
 from ._lru cimport EXPIRE, ITEM_ACCESS, LRUCache
-from ._table cimport Contents, Entry, Table, home, lookup
+from ._table cimport Contents, Entry, Table, home, lookup, release_all
 
 cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
@@ -36,12 +37,18 @@ def check_ttl(ttl, name="ttl"):
     """A duration in seconds as a float, or ConfigurationError: a positive number; `math.inf` means for ever."""
     if isinstance(ttl, (bool, str, bytes)) or not hasattr(ttl, "__float__"):
         raise ConfigurationError(f"{name} must be a positive number of seconds (math.inf: for ever), not {ttl!r}")
-    cdef double seconds = ttl
+    cdef double seconds
+    try:
+        seconds = ttl
+    except OverflowError:
+        raise ConfigurationError(f"{name} is too large a number of seconds; math.inf: for ever") from None
     if not seconds > 0:
         raise ConfigurationError(f"{name} must be greater than 0 (seconds; math.inf: for ever), not {ttl!r}")
     return seconds
 
 
+@cython.trashcan(True)      # as LRUCache
+@cython.collection_type("mapping")
 cdef class TTLCache(LRUCache):
     """TTLCache(maxsize, ttl, timer=None, getsizeof=None, *, on_evict=None)\n--\n
     A mapping of at most `maxsize` entries, each of which expires `ttl` after it was stored.
@@ -78,12 +85,12 @@ cdef class TTLCache(LRUCache):
         self._ttl = INFINITY
 
     def __init__(self, maxsize, ttl, timer=None, getsizeof=None, *, on_evict=None):
+        if self.slots != NULL:
+            # A second time. What is wrong is found before anything is lost; then the entries go before their clock does.
+            TTLCache(maxsize, ttl, timer, getsizeof, on_evict=on_evict)
+            release_all(self.detach_all())
         self.set_clock(ttl, timer)
         self.configure(maxsize, getsizeof, on_evict)
-
-    def __dealloc__(self):
-        PyMem_Free(self.heap)
-        self.heap = NULL
 
     # The clock
 
@@ -92,6 +99,7 @@ cdef class TTLCache(LRUCache):
         if timer is not None and not callable(timer):
             raise TypeError(f"timer must be a function without arguments or None, not {timer!r}")
         self.origin = None
+        self.base = None
         if isinstance(ttl, (bool, str, bytes)) or ttl is None:
             lifetime = check_ttl(ttl)
         elif hasattr(ttl, "__float__"):
@@ -128,7 +136,13 @@ cdef class TTLCache(LRUCache):
 
     cdef double reading(self, object time) except? -1:
         """A reading of the timer on the axis."""
-        return time if self.origin is None else self.span(time - self.origin)
+        cdef object zero = self.origin      # held: the subtraction may run code
+        if zero is not None:
+            return self.span(time - zero)
+        if self.base is None:
+            self.base = 0.0 if isinstance(time, float) else time
+        zero = self.base
+        return time - zero
 
     cdef double seconds(self, double span) noexcept:
         return span if self.origin is None else span * 1e-6
@@ -151,6 +165,13 @@ cdef class TTLCache(LRUCache):
             self.expire()
         return 0
 
+    cdef int be_precise(self) noexcept:
+        """Go over to the precise clock, for good, without a jump."""
+        if self._timer is None and not self.precise:
+            self.offset = coarse_now() - precise_now()
+            self.precise = True
+        return 0
+
     def _time(self):
         """The time on the cache's own clock, in seconds."""
         return precise_now() + self.offset if self.precise else coarse_now()
@@ -164,14 +185,14 @@ cdef class TTLCache(LRUCache):
         return self.now < self.expiry[s].deadline
 
     cdef Py_ssize_t count(self) except -1:
-        cdef Py_ssize_t n
+        cdef Py_ssize_t n = 0
         cdef Section section
         self.prepare()
         section_begin(&section, self)
         try:
-            n = self.used
             if self.used and self.next_deadline() <= self.now:
-                n -= len(self.expired())
+                n = len(self.expired())     # makes lists, so a collection may have changed everything; only then:
+            n = self.used - n
         finally:
             section_end(&section)
         return n
@@ -182,11 +203,11 @@ cdef class TTLCache(LRUCache):
         self.prepare()
         section_begin(&section, self)
         try:
-            total = self._total
             if self.used and self.next_deadline() <= self.now:
                 expired = self.expired()
                 for i in range(len(expired)):
                     expired[i] = <object>self.weights[<uint32_t>expired[i]]
+            total = self._total
         finally:
             section_end(&section)
         for weight in expired:
@@ -219,7 +240,9 @@ cdef class TTLCache(LRUCache):
         return self.expiry[s].deadline - self.now
 
     cdef Contents detach_all(self) noexcept:
-        self.heap_size = 0
+        PyMem_Free(self.heap)
+        self.heap = NULL
+        self.heap_size = self.heap_capacity = 0
         self.heap_rebuild = FIRST_HEAP
         return Table.detach_all(self)
 
@@ -406,9 +429,8 @@ cdef class TTLCache(LRUCache):
             return
         if self.origin is None:
             span = check_ttl(ttl)
-            if span * 1000 < PRECISE_BELOW_MS and self._timer is None and not self.precise:
-                self.offset = coarse_now() - precise_now()
-                self.precise = True
+            if span * 1000 < PRECISE_BELOW_MS:
+                self.be_precise()
         else:
             try:
                 span = self.span((self.origin + ttl) - self.origin)
@@ -479,14 +501,21 @@ cdef class TTLCache(LRUCache):
         """The function that tells the cache the time."""
         return self._time if self._timer is None else self._timer
 
+    def __sizeof__(self):
+        """Bytes of the object and of its arrays; keys and values are not counted."""
+        return LRUCache.__sizeof__(self) + self.heap_capacity * sizeof(Node)
+
     def __getstate__(self):
         state = LRUCache.__getstate__(self)
+        state["precise"] = bool(self.precise)
         state["ttl"] = self._ttl
         state["timer"] = self._timer
         return state
 
     def __setstate__(self, state):
         self.set_clock(state["ttl"], state["timer"])
+        if state["precise"]:
+            self.be_precise()
         LRUCache.__setstate__(self, state)
 
     def _check(self):

@@ -73,7 +73,7 @@ def test_ten_thousand_calls_with_random_cancellation_mix_up_no_reply(server, pro
 
     async def main():
         async with AsyncRedisCache.from_url(server.url, ttl=60, max_connections=8, protocol=protocol) as cache:
-            answered, cancelled = await storm(cache, 5_000, seed)
+            answered, cancelled = await storm(cache, 10_000, seed)
             assert answered > 500
             assert cancelled > 500
             pool = cache.client.connection_pool

@@ -196,7 +196,9 @@ def test_a_client_of_the_other_face_is_refused():
             cls(wrong)
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:port", "", None, 5])
+@pytest.mark.parametrize(
+    "url", ["localhost:6379", "http://localhost", "redis://localhost:port", "redis://localhost/x", "", None, 5]
+)
 def test_a_bad_url_is_refused(face, url):
     """At construction."""
     with pytest.raises(ConfigurationError, match="redis://"):

@@ -438,6 +438,21 @@ def test_a_user_without_the_right_to_hello_falls_back_to_resp2(face, server, mea
             admin.execute_command("ACL", "DELUSER", "meek")
 
 
+def test_a_user_who_may_not_ping_is_let_through_again(face, server, proxy, measured):
+    """NOPERM is an answer to a PING, if not a PONG: the breaker closes, or it never would."""
+    with server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "quiet", "on", ">secret", "~*", "+@all", "-ping")
+        try:
+            cache = face.from_url(f"redis://quiet:secret@127.0.0.1:{proxy.port}", ttl=60)
+            works(cache)
+            proxy.refuse()
+            open_breaker(cache)
+            proxy.listen()
+            recovery(measured, cache, time.perf_counter())
+        finally:
+            admin.execute_command("ACL", "DELUSER", "quiet")
+
+
 def test_a_wrong_password_is_said_and_never_opens_the_breaker(face, measured):
     """The server is well; the program is wrong."""
     with servers.Server(requirepass="right").start() as server:

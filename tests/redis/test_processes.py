@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -110,6 +111,49 @@ def test_an_asyncio_cache_works_in_a_forked_child(server):
     asyncio.run(use("parent"))
     assert in_child(lambda: asyncio.run(use("child"))) == 0
     asyncio.run(use("parent"))
+    asyncio.run(cache.close())
+
+
+def test_a_child_forked_while_a_loop_runs_leaves_that_loop_alone(server):
+    """The copy of a running loop never answers: close() in the child must not wait for it, nor touch its sockets."""
+    cache = AsyncRedisCache.from_url(server.url, ttl=60)
+    started, ended = threading.Event(), threading.Event()
+    failures = []
+
+    async def use(name):
+        await cache.set(name, name)
+        assert await cache.get(name) == name
+
+    async def parent():
+        await use("parent")
+        started.set()
+        while not ended.is_set():
+            await asyncio.sleep(0.001)
+        await use("parent")
+
+    def work():
+        try:
+            asyncio.run(parent())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    started.wait()
+
+    async def child():
+        await use("child")
+        await cache.close()
+
+    def in_it():
+        signal.alarm(10)
+        asyncio.run(child())
+        gc.collect()
+
+    assert in_child(in_it) == 0
+    ended.set()
+    thread.join()
+    assert not failures
     asyncio.run(cache.close())
 
 
