@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from fastcache.backends import MemoryCache
 from fastcache.background import Tasks
-from fastcache.memory import NOTHING, Entry
+from fastcache.memory import NOTHING, Entry, declare_keywords
 from fastcache.plan import arun
 from fastcache.stats import AwaitableStats
 
@@ -206,3 +206,6 @@ class _OfTasks(MemoryCache[K, V]):
 
     def _driver(self) -> Threads | Tasks:
         return Tasks()
+
+
+declare_keywords(AsyncMemoryCache.get_or_load)

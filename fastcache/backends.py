@@ -15,7 +15,7 @@ from fastcache.errors import MISSING, CacheMiss, ConfigurationError
 from fastcache.events import Reporter
 from fastcache.keys import glob_matcher
 from fastcache.loading import Loading
-from fastcache.memory import NOTHING, Departures, Entry, MemoryStore
+from fastcache.memory import NOTHING, Departures, Entry, MemoryStore, declare_keywords
 from fastcache.plan import run
 from fastcache.policy import Policy
 from fastcache.stats import CacheStats
@@ -48,7 +48,7 @@ class Cache(Protocol):
     def set(self, key: Any, value: Any, ttl: float | None = None) -> None: ...
     def delete(self, key: Any) -> bool: ...
     def exists(self, key: Any) -> bool: ...
-    def get_many(self, keys: Iterable[Any]) -> dict[Any, Any]: ...
+    def get_many(self, keys: Iterable[Any], *, type: Any = None) -> dict[Any, Any]: ...
     def set_many(self, mapping: Mapping[Any, Any], ttl: float | None = None) -> None: ...
     def delete_many(self, keys: Iterable[Any]) -> int: ...
     def delete_pattern(self, glob: str) -> int: ...
@@ -267,7 +267,7 @@ class MemoryCache(Generic[K, V]):
             raise TypeError(f"a pattern is a str, not {glob!r}")
         matches = glob_matcher(glob)
         self._flights.forget_where(lambda key: isinstance(key, str) and matches(key))
-        keys: list[Any] = [key for key, _ in self._map.items()]
+        keys: list[Any] = [key for key, _ in self._map._entries()]
         found: list[Any] = [key for key in keys if isinstance(key, str) and matches(key)]
         return self.delete_many(found)
 
@@ -367,6 +367,7 @@ class MemoryCache(Generic[K, V]):
 
 
 _PLAIN = Policy(None)
+declare_keywords(MemoryCache.get_or_load)
 
 
 def _janitor_do(what: str, *args: Any) -> None:

@@ -22,28 +22,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-__all__ = ["ABSENT", "Flights", "ThreadFlights", "Work"]
+__all__ = ["ABSENT", "Flights", "ThreadFlights", "Work", "need_frames"]
 
 ABSENT: Any = object()
+
+FRAMES_NEEDED = 16  # calls deep that the code below goes, with room to spare
+
+
+def need_frames(n: int = FRAMES_NEEDED) -> None:
+    """RecursionError here, rather than where a flight is on the table and there is no room left to take it off again."""
+    if n:
+        need_frames(n - 1)
 
 
 class Work:
     """What callers of one key share. This one only runs a function; others look for a result first and store it after."""
 
-    __slots__ = ("flight", "run")
+    __slots__ = ("run",)
 
     def __init__(self, run: Callable[[], Any]) -> None:
         self.run = run
         """The run itself, without arguments; what it returns is awaited in asyncio."""
-        self.flight: Any = None
-        """The flight that decides whether a result may be stored, once the caller has one."""
 
     def look(self) -> Any:
         """A result that is there already, or ABSENT. Called with the table's lock held, before a run starts."""
         return ABSENT
 
-    def store(self, value: Any) -> None:
-        """Keep a result. Called with the table's lock held, if the key wasn't forgotten meanwhile."""
+    def store(self, value: Any) -> Any:
+        """Keep a result. Called with the table's lock held, if the key wasn't forgotten meanwhile.
+
+        Returns what had to go for it, to be released without the lock.
+        """
 
     def joined(self) -> None:
         """Another caller's run gave the result."""
@@ -64,7 +73,7 @@ class Flights:
         self._storing: dict[Any, Any] = {}  # results on their way into a store that can't be written under the lock
         self.landed: dict[Any, Any] = {}  # their values, to be had already
 
-    def _tables(self) -> Iterable[dict[Any, Any]]:
+    def _all(self) -> Iterable[dict[Any, Any]]:
         raise AssertionError("each kind of table has its own")  # pragma: no cover
 
     def make(self, batch: bool = False) -> Any:
@@ -78,22 +87,24 @@ class Flights:
     @property
     def busy(self) -> bool:
         """Whether there is anything to forget. Asked with the lock held."""
-        return bool(self._alone or self._storing) or any(self._tables())
+        return bool(self._alone or self._storing) or any(self._all())
 
     def __len__(self) -> int:
         """How many keys are in flight."""
         with self.lock:
-            return sum(len(table) for table in self._tables()) + len(self._alone) + len(self._storing)
+            return sum(len(table) for table in self._all()) + len(self._alone) + len(self._storing)
 
-    def holds(self, key: Any, flight: Flight) -> bool:
+    def holds(self, key: Any, flight: Flight | None) -> bool:
         """Whether a flight is still the one whose result counts. For an answer that lasts, hold the lock."""
+        if flight is None:
+            return False
         with self.lock:
-            return any(table.get(key) is flight for table in self._tables()) or flight in self._alone.get(key, ())
+            return any(table.get(key) is flight for table in self._all()) or flight in self._alone.get(key, ())
 
     def forget(self, key: Any) -> Any:
         """Have the result of this key's runs not stored. Returns the flight of one that is just being stored, or None."""
         with self.lock:
-            for table in self._tables():
+            for table in self._all():
                 table.pop(key, None)
             self._alone.pop(key, None)
             self.landed.pop(key, None)
@@ -102,7 +113,7 @@ class Flights:
     def forget_where(self, matches: Callable[[Any], object]) -> list[Any]:
         """The same for all keys that match."""
         with self.lock:
-            keys = {key for table in self._tables() for key in table} | set(self._alone) | set(self._storing)
+            keys = {key for table in self._all() for key in table} | set(self._alone) | set(self._storing)
             found = [self.forget(key) for key in keys if matches(key)]
         return [flight for flight in dict.fromkeys(found) if flight is not None]
 
@@ -114,7 +125,7 @@ class Flights:
         """A flight is over."""
         with self.lock:
             self.landings += 1
-            for table in self._tables():
+            for table in self._all():
                 for key in keys:
                     if table.get(key) is flight:
                         del table[key]
@@ -152,7 +163,7 @@ class Flights:
                     if not flights:
                         del self._alone[key]
 
-    def begin_store(self, values: dict[Any, Any], flight_of: Callable[[Any], Flight]) -> tuple[Any, list[Any]]:
+    def begin_store(self, values: dict[Any, Any], flight_of: Callable[[Any], Flight | None]) -> tuple[Any, list[Any]]:
         """Of the keys, those whose result may be stored now; whoever forgets one of them waits until `end_store`."""
         with self.lock:
             mine = [key for key in values if key not in self._storing and self.holds(key, flight_of(key))]
@@ -198,7 +209,7 @@ class ThreadFlights(Flights):
         super()._start_afresh()
         self._flights: dict[Any, ThreadFlight] = {}
 
-    def _tables(self) -> Iterable[dict[Any, Any]]:
+    def _all(self) -> Iterable[dict[Any, Any]]:
         return (self._flights,)
 
     def make(self, batch: bool = False) -> ThreadFlight:
@@ -209,40 +220,52 @@ class ThreadFlights(Flights):
 
     def share(self, key: Any, work: Work, patience: float | None = None) -> Any:
         """Run the work, or wait (at most `patience` seconds, then LoadTimeout) for who is running it."""
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            # In an __eq__ or a __del__ that ran while this thread held the lock: to wait would be for ever.
+            return work.run()
         current = inside.get()
+        need_frames()
         while True:
-            with self.lock:
-                value = work.look()  # it may have been stored since the miss
-                if value is not ABSENT:
-                    work.joined()
-                    return value
-                flight = self._flights.get(key)
-                leads = flight is None
-                if flight is None:
-                    flight = self._flights[key] = ThreadFlight()
-                else:
-                    flight.followers += 1
-            work.flight = flight
-            if leads:
-                return self.lead((key,), flight, work)
-            if not flight.enter(current):
-                # Inside a flight of the same key, or one that waits for us: to wait would be for ever.
-                value = work.run()
-                self._store(key, flight, work, value)
-                return value
+            flight, leads = None, False
             try:
-                _wait(flight, patience)
+                with self.lock:
+                    value = work.look()  # it may have been stored since the miss
+                    if value is not ABSENT:
+                        work.joined()
+                        return value
+                    flight = self._flights.get(key)
+                    if flight is None:
+                        flight, leads = ThreadFlight(), True
+                        self._flights[key] = flight
+                    else:
+                        flight.followers += 1
+                if leads:
+                    return self.lead((key,), flight, work)
+                if not flight.enter(current):
+                    # Inside a flight of the same key, or one that waits for us: to wait would be for ever.
+                    value = work.run()
+                    _gone = self._store(key, flight, work, value)
+                    return value
+                try:
+                    _wait(flight, patience)
+                finally:
+                    flight.leave(current)
+                if not flight.handed_over:
+                    work.joined()
+                    return flight.result_for(key) if flight.batch else flight.result()
             finally:
-                flight.leave(current)
-            if not flight.handed_over:
-                work.joined()
-                return flight.result_for(key)
+                if leads and flight is not None and not flight.done:  # a KeyboardInterrupt before the run began
+                    self.drop((key,), flight)
+                    flight.hand_over()
 
     def share_many(self, keys: Iterable[Any], work: Callable[[list[Any], Any], Work], patience: float | None) -> Any:
         """Run `work(keys, flights)` for the keys that are in no flight, wait for the others; a dict of what there is."""
-        current = inside.get()
         results: dict[Any, Any] = {}
         todo = list(keys)
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            return work(todo, dict.fromkeys(todo)).run()  # as in `share`
+        current = inside.get()
+        need_frames()
         while todo:
             flight, mine, through, others = self._board_all(todo, current)
             try:
@@ -252,6 +275,9 @@ class ThreadFlights(Flights):
                 for other in others:
                     _wait(other, patience)
             finally:
+                if not flight.done:  # interrupted before the run began, or there was none to begin
+                    self.drop(mine, flight)
+                    flight.hand_over()
                 for other in others:
                     other.leave(current)
             todo = [key for other, theirs in others.items() if other.handed_over for key in theirs]
@@ -263,11 +289,19 @@ class ThreadFlights(Flights):
     def lead(self, keys: Iterable[Any], flight: ThreadFlight, work: Work) -> Any:
         """Run the work in this thread, as the flight of these keys."""
         current = inside.get()
+        inside.set(flight)
         flight.enter(current)
-        token = inside.set(flight)
+        _gone = None  # released last, when nobody waits for this flight any more: a __del__ may wait for who did
         try:
             value = work.run()
+            try:
+                _gone = [self._store(key, flight, work, value) for key in keys]
+            finally:
+                self.drop(keys, flight)
+                flight.succeed(value)
         except BaseException as error:
+            if flight.done:
+                raise  # the result could not be stored (a key's __eq__ failed), but it is there for the others
             self.drop(keys, flight)
             if isinstance(error, Exception) and flight.followers:
                 flight.fail(error)
@@ -276,20 +310,13 @@ class ThreadFlights(Flights):
                 flight.hand_over()
             raise
         finally:
-            inside.reset(token)
+            inside.set(current)  # not reset(token): on 3.11 a collection in the middle of it may undo what set() did
             flight.leave(current)
-        try:
-            for key in keys:
-                self._store(key, flight, work, value)
-        finally:
-            self.drop(keys, flight)
-            flight.succeed(value)
         return value
 
-    def _store(self, key: Any, flight: ThreadFlight, work: Work, value: Any) -> None:
+    def _store(self, key: Any, flight: ThreadFlight, work: Work, value: Any) -> Any:
         with self.lock:
-            if self._flights.get(key) is flight:
-                work.store(value)
+            return work.store(value) if self._flights.get(key) is flight else None
 
 
 def _wait(flight: ThreadFlight, patience: float | None) -> None:

@@ -172,10 +172,10 @@ class Storing:
             return
         if self.store.local:
             with self.store.section():
-                mine = [identity for identity in keep if self.flights.holds(identity, flights[identity])]
+                mine = [identity for identity in keep if self.flights.holds(identity, flights.get(identity))]
                 yield from self._put_plan(errand, {identity: keep[identity] for identity in mine}, load_seconds)
         else:
-            stored, mine = self.flights.begin_store(keep, flights.__getitem__)
+            stored, mine = self.flights.begin_store(keep, flights.get)
             values = {identity: keep[identity] for identity in mine}
 
             def put() -> Plan[None]:

@@ -11,11 +11,11 @@ from weakref import WeakKeyDictionary
 
 from fastcache.errors import LoadTimeout
 from fastcache.flight import TaskFlight, inside
-from fastcache.flights import ABSENT, Flights, Work
+from fastcache.flights import ABSENT, Flights, Work, need_frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, Task
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
@@ -27,10 +27,10 @@ class TaskFlights(Flights):
 
     def _start_afresh(self) -> None:
         super()._start_afresh()
-        self._loops: WeakKeyDictionary[AbstractEventLoop, dict[Any, TaskFlight]] = WeakKeyDictionary()
+        self._tables: WeakKeyDictionary[AbstractEventLoop, dict[Any, TaskFlight]] = WeakKeyDictionary()
 
-    def _tables(self) -> Iterator[dict[Any, Any]]:
-        return iter(list(self._loops.values()))
+    def _all(self) -> Iterator[dict[Any, Any]]:
+        return iter(list(self._tables.values()))
 
     def make(self, batch: bool = False) -> TaskFlight:
         return TaskFlight(batch)
@@ -40,16 +40,17 @@ class TaskFlights(Flights):
         from asyncio import get_running_loop
 
         loop = get_running_loop()
-        table = self._loops.get(loop)
+        table = self._tables.get(loop)
         if table is None:
-            for other in [each for each in self._loops if each.is_closed()]:
-                del self._loops[other]
-            table = self._loops[loop] = {}
+            for other in [each for each in self._tables if each.is_closed()]:
+                del self._tables[other]
+            table = self._tables[loop] = {}
         return table
 
     async def share(self, key: Any, work: Work, patience: float | None = None) -> Any:
         """Start the work in a task, or wait for the task that runs it: at most `patience` seconds, then LoadTimeout."""
         current = inside.get()
+        need_frames()
         while True:
             with self.lock:
                 value = work.look()  # it may have been stored since the miss
@@ -61,25 +62,28 @@ class TaskFlights(Flights):
                 leads = flight is None
                 if flight is None:
                     flight = table[key] = TaskFlight()
-            work.flight = flight
-            if not flight.enter(current):
-                # Inside a flight of the same key, or one that waits for us: to wait would be for ever.
-                value = await work.run()
-                self._store(key, flight, work, value)
-                return value
+            entered = False
             try:
+                entered = flight.enter(current)
+                if not entered:
+                    # Inside a flight of the same key, or one that waits for us: to wait would be for ever.
+                    value = await work.run()
+                    self._store(key, flight, work, value)
+                    return value
                 if leads:
                     self.start((key,), flight, work)
                     await flight.wait()
                 else:
                     await _await(flight, patience)
             finally:
-                flight.leave(current)
-                self._abandon((key,), flight)
+                if entered:
+                    flight.leave(current)
+                if entered or leads:
+                    self._abandon((key,), flight)
             if not flight.handed_over:
                 if not leads:
                     work.joined()
-                return flight.result_for(key)
+                return flight.result_for(key) if flight.batch else flight.result()
 
     async def share_many(
         self, keys: Iterable[Any], work: Callable[[list[Any], Any], Work], patience: float | None
@@ -88,6 +92,7 @@ class TaskFlights(Flights):
         current = inside.get()
         results: dict[Any, Any] = {}
         todo = list(keys)
+        need_frames()
         while todo:
             flight, mine, through, others = self._board_all(todo, current)
             table = self._here()
@@ -122,18 +127,23 @@ class TaskFlights(Flights):
 
         context = copy_context()
         context.run(inside.set, flight)
-        flight.task = get_running_loop().create_task(self.lead(keys, flight, work), context=context)
+        task = get_running_loop().create_task(self.lead(keys, flight, work), context=context)
+        if not flight.done:  # as it is when the task was eager
+            flight.task = task
 
     async def lead(self, keys: Iterable[Any], flight: TaskFlight, work: Work) -> None:
         """Run the work in this task, as the flight of these keys. What it raises is for those who wait."""
         try:
             value = await work.run()
         except BaseException as error:
+            task = flight.task
             self.drop(keys, flight)
             flight.fail(error)
             if not isinstance(error, Exception):
+                if task is not None:
+                    task.add_done_callback(_take_note)
                 raise  # a cancellation, or what ends the loop
-            del flight  # else the error, this frame in its traceback and the flight would keep each other alive
+            del flight, task  # else the error, this frame in its traceback and the flight would keep each other alive
             return  # all who wait get it; the loop has nothing to report
         try:
             for key in keys:
@@ -151,8 +161,13 @@ class TaskFlights(Flights):
 
     def _store(self, key: Any, flight: TaskFlight, work: Work, value: Any) -> None:
         with self.lock:
-            if self.holds(key, flight):
-                work.store(value)
+            _gone = work.store(value) if self.holds(key, flight) else None  # released after the lock
+
+
+def _take_note(task: Task[None]) -> None:
+    """Those who wait have the exception: the loop need not report that nobody retrieved it."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _await(flight: TaskFlight, patience: float | None) -> None:
