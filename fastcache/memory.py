@@ -11,6 +11,7 @@ import inspect
 import math
 import threading
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 from fastcache._ttl import TTLCache
 from fastcache.errors import MISSING
@@ -109,7 +110,7 @@ class MemoryStore:
         self._map = map
         self._flights = flights
         self._section = None if departures is None else Section(flights, departures)
-        self._stored = stored
+        self._stored = WeakMethod(stored)  # no cycle: a dropped cache gives its memory back at once
         self.ttl: float | None = map.ttl
         self.has_entries = False
 
@@ -159,7 +160,9 @@ class MemoryStore:
                     value = Entry(value, stale_for, load_seconds)
                     self.has_entries = True
                 self._map.set(key, value, life + stale_for)
-                self._stored(life)
+                stored = self._stored()
+                if stored is not None:
+                    stored(life)
                 if found is None:
                     self._flights.forget(key)
         return []

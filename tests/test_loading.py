@@ -1,8 +1,10 @@
 """get_or_load in memory, on both faces: each promise of the loading engine, with a clock and a chance of the test's own."""
 
 import contextvars
+import gc
 import math
 import threading
+import weakref
 
 import pytest
 from loaders import SECONDS, Loader, quiet, start, wait_until
@@ -364,3 +366,16 @@ def test_an_async_loader_in_a_sync_cache_is_a_clear_error():
 
     with pytest.raises(TypeError, match="async def"):
         MemoryCache().get_or_load("a", load)
+
+
+def test_dropped_cache_is_gone_at_once():
+    """Nothing of the engine keeps it in a cycle until the next garbage collection."""
+    cache = MemoryCache(policy=Policy(60, stale_for=5))
+    cache.get_or_load("a", Loader())
+    gone = weakref.ref(cache)
+    gc.disable()
+    try:
+        del cache
+        assert gone() is None
+    finally:
+        gc.enable()
