@@ -199,12 +199,16 @@ class Threads:
         """Do nothing for so long, or until the cache is closed."""
         self._stopped.wait(seconds)
 
-    def keep(self, plan: Plan[None]) -> None:
-        """Run a plan that pauses a lot, beside the workers."""
+    def keep(self, plan: Plan[None]) -> bool:
+        """Run a plan that pauses a lot, beside the workers. False: there is no thread to spare."""
         thread = threading.Thread(
             target=lambda: contextvars.Context().run(run, plan), name="fastcache-outbox", daemon=True
         )
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        return True
 
     @property
     def stopped(self) -> bool:
@@ -326,8 +330,9 @@ class Tasks:
 
         await asyncio.sleep(seconds)
 
-    def keep(self, plan: Plan[None]) -> None:
+    def keep(self, plan: Plan[None]) -> bool:
         self._start(arun(plan), contextvars.Context(), self._kept)
+        return True
 
     async def drain(self, timeout: float | None = None) -> bool:
         import asyncio

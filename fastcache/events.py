@@ -6,6 +6,7 @@ back, one line each, and at most one of each every ten seconds. This file must n
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Hashable
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias
+from weakref import WeakSet
 
 __all__ = ["Event", "EventKind", "OnEvent", "Reporter", "report_unraisable"]
 
@@ -53,6 +55,7 @@ class Reporter:
         self._on_event = on_event
         self._clock = clock
         self._lock = threading.Lock()
+        _reporters.add(self)
         self._away = False
         self._last_line = {"away": -LINE_INTERVAL, "back": -LINE_INTERVAL}
         self.loads = 0
@@ -130,6 +133,18 @@ class Reporter:
             logger.warning(text)
         else:
             logger.info(text)
+
+
+_reporters: WeakSet[Reporter] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for reporter in list(_reporters):
+        reporter._lock = threading.Lock()  # a thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def report_unraisable(error: BaseException, where: object, message: str) -> None:

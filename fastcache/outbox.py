@@ -6,8 +6,10 @@ This file must never talk to a backend.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Hashable, Iterable
+from weakref import WeakSet
 
 __all__ = ["MOST_KEYS", "Outbox"]
 
@@ -21,6 +23,7 @@ class Outbox:
     def __init__(self, most: int = MOST_KEYS) -> None:
         self._most = most
         self._lock = threading.Lock()
+        _outboxes.add(self)
         self._waiting: dict[Hashable, int] = {}
         self._serial = 0
         self.overflowed = 0
@@ -68,3 +71,15 @@ class Outbox:
         with self._lock:
             if self.overflowed == serial:
                 self.overflowed = 0
+
+
+_outboxes: WeakSet[Outbox] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for outbox in list(_outboxes):
+        outbox._lock = threading.Lock()  # a thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

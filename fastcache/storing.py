@@ -303,8 +303,9 @@ class Storing:
     def _post(self, identity: Any) -> None:
         self.outbox.add(identity)
         if not self._flushing and not self.driver.stopped:
-            self._flushing = True
-            self.driver.keep(self._keep_flushing_plan())
+            self._flushing = True  # before the plan may end
+            if not self.driver.keep(self._keep_flushing_plan()):
+                self._flushing = False  # the next operation flushes
 
     def _keep_flushing_plan(self) -> Plan[None]:
         try:
