@@ -58,7 +58,8 @@ cdef class LRUCache(Table):
     Raises ValueError when a single value is larger than `maxsize` ("value too large") and TypeError for an unhashable
     key; both leave the cache as it was.
 
-    Thread-safety: every method is atomic, but `setdefault` and `update`, which look up or store more than once; functions of the user (`getsizeof`, `on_evict`, `__eq__`) run unlocked.
+    Thread-safety: every method is atomic, but `setdefault` and `update`, which look up or store more than once;
+    functions of the user (`getsizeof`, `on_evict`, `__eq__`) run unlocked.
 
     >>> cache = LRUCache(2)
     >>> cache["a"], cache["b"] = 1, 2
