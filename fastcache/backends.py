@@ -186,8 +186,8 @@ class MemoryCache(Generic[K, V]):
         self, key: K, entry: Entry, loader: Any, default: Any, ttl: float | None, policy: Policy | None, type: Any
     ) -> Any:
         """The plan of `get_or_load` where the entry alone doesn't do, else None."""
-        found = self._store.find(key, entry)
-        if found is None or found.stale or entry.value is MISSING:
+        left = self._map.remaining(key)
+        if left is None or left <= entry.stale_for or entry.value is MISSING:
             with self._flights.lock:
                 self._disguised += 1
         elif (policy or self._loading.policy or _PLAIN).refresh_ahead is None:
