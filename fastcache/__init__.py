@@ -20,35 +20,69 @@ from fastcache.memoize import CacheInfo, cache, lru_cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from fastcache.asyncmemory import AsyncMemoryCache
     from fastcache.backends import MemoryCache
+    from fastcache.events import Event
+    from fastcache.patterns import (
+        AsyncCacheAside,
+        AsyncSingleFlightCache,
+        AsyncWriteThroughCache,
+        CacheAside,
+        SingleFlightCache,
+        WriteThroughCache,
+    )
+    from fastcache.policy import Policy
     from fastcache.redis import AsyncRedisCache, RedisCache
+    from fastcache.singleflight import AsyncSingleFlight, SingleFlight
     from fastcache.stats import CacheStats
 
 __all__ = [
     "MISSING",
+    "AsyncCacheAside",
+    "AsyncMemoryCache",
     "AsyncRedisCache",
+    "AsyncSingleFlight",
+    "AsyncSingleFlightCache",
+    "AsyncWriteThroughCache",
     "BackendError",
     "BackendTimeout",
+    "CacheAside",
     "CacheInfo",
     "CacheMiss",
     "CacheStats",
     "ConfigurationError",
+    "Event",
     "FastCacheError",
     "LRUCache",
     "LoadTimeout",
     "MemoryCache",
+    "Policy",
     "RedisCache",
     "SerializationError",
+    "SingleFlight",
+    "SingleFlightCache",
     "TTLCache",
+    "WriteThroughCache",
     "cache",
     "lru_cache",
 ]
 
 _LAZY = {
+    "AsyncCacheAside": "fastcache.patterns",
+    "AsyncMemoryCache": "fastcache.asyncmemory",
     "AsyncRedisCache": "fastcache.redis",
+    "AsyncSingleFlight": "fastcache.singleflight",
+    "AsyncSingleFlightCache": "fastcache.patterns",
+    "AsyncWriteThroughCache": "fastcache.patterns",
+    "CacheAside": "fastcache.patterns",
     "CacheStats": "fastcache.stats",
+    "Event": "fastcache.events",
     "MemoryCache": "fastcache.backends",
+    "Policy": "fastcache.policy",
     "RedisCache": "fastcache.redis",
+    "SingleFlight": "fastcache.singleflight",
+    "SingleFlightCache": "fastcache.patterns",
+    "WriteThroughCache": "fastcache.patterns",
 }
 
 

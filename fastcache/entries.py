@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+from fastcache.envelope import Envelope, Malformed, is_enveloped, seal, unseal
 from fastcache.errors import ConfigurationError, SerializationError
 from fastcache.expiry import check_ttl, milliseconds
 from fastcache.serializers import Serializer, resolve
@@ -75,6 +76,11 @@ class Entries:
         return {key: self.name(key) for key in keys}
 
     def encode(self, key: Key, name: bytes, value: Any) -> bytes:
+        """What `set` stores: plain, unless the payload itself begins like an envelope."""
+        data = self.payload(key, name, value)
+        return seal(data) if is_enveloped(data) else data
+
+    def payload(self, key: Key, name: bytes, value: Any) -> bytes:
         try:
             data = self.serializer.dumps(value, _text(name))
         except Exception as error:
@@ -91,6 +97,15 @@ class Entries:
                 value.__class__,
             )
         return data
+
+    def opened(self, key: Key, data: bytes, type: Any = None) -> Envelope | None:
+        """The envelope that stored bytes are, None where they are a plain payload."""
+        if not is_enveloped(data):
+            return None
+        try:
+            return unseal(data)
+        except Malformed as error:
+            raise SerializationError(f"{key!r}: stored is {error}", key, self.type if type is None else type) from error
 
     def decode(self, key: Key, name: bytes, data: Any, type: Any) -> Any:
         try:

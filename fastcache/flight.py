@@ -1,7 +1,7 @@
 """Flights: one run of a function that several callers share.
 
 This file owns the record of such a run: who waits for it, how it ended, and whether waiting for it would close a circle.
-It never runs a user's function and never decides who leads; that is for the tables that keep flights (`runs.py`).
+It never runs a user's function and never decides who leads; that is for the tables that keep flights (`flights.py`).
 
 A circle. A flight's function may call something that waits for another flight, which may wait for a third ... and the last
 for the first: a function that calls itself with the same key, or two threads that cross on two keys. Nobody would ever wake
@@ -17,9 +17,12 @@ from contextvars import ContextVar
 from copy import copy
 from operator import is_
 
+from fastcache.errors import MISSING
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import Future, Task
+    from asyncio import AbstractEventLoop, Future, Task
+    from collections.abc import Generator
     from typing import Any
 
 __all__ = ["Flight", "TaskFlight", "ThreadFlight", "inside"]
@@ -31,9 +34,11 @@ inside: ContextVar[Flight | None] = ContextVar("fastcache.flight", default=None)
 class Flight:
     """A run that is under way, and how it ended."""
 
-    __slots__ = ("_error", "_traceback", "_value", "_waits_for", "done", "handed_over")
+    __slots__ = ("_error", "_traceback", "_value", "_waits_for", "batch", "done", "handed_over")
 
-    def __init__(self) -> None:
+    def __init__(self, batch: bool = False) -> None:
+        self.batch = batch
+        """It is a run for several keys: its value is a mapping from them."""
         self.done = False
         self.handed_over = False
         """It ended without a result that others could use: they are to start afresh."""
@@ -99,6 +104,11 @@ class Flight:
         finally:
             del error  # the frame would keep itself alive through the traceback
 
+    def result_for(self, key: Any) -> Any:
+        """The result for one key; MISSING where a run for several keys left it out."""
+        value = self.result()
+        return value.get(key, MISSING) if self.batch else value
+
 
 class ThreadFlight(Flight):
     """A flight that threads wait for.
@@ -109,20 +119,20 @@ class ThreadFlight(Flight):
 
     __slots__ = ("_waiters", "followers")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, batch: bool = False) -> None:
+        super().__init__(batch)
         self.followers = 0
         """How many wait, or will."""
         self._waiters: list[Any] = []
 
-    def wait(self, timeout: float = -1) -> bool:
+    def wait(self, timeout: float | None = None) -> bool:
         """Block until the flight has ended, or for so many seconds; whether it has ended."""
         waiter = allocate_lock()
         waiter.acquire()
         self._waiters.append(waiter)
         # Whoever ends the flight sets `done` first and then opens what locks there are: this one, or we see `done`.
         if not self.done:
-            waiter.acquire(timeout=timeout)
+            waiter.acquire(timeout=-1 if timeout is None else timeout)
         return self.done
 
     def _end(self) -> None:
@@ -134,10 +144,12 @@ class ThreadFlight(Flight):
 class TaskFlight(Flight):
     """A flight that tasks of one event loop wait for. The run is a task of its own, nobody's in particular."""
 
-    __slots__ = ("_wakers", "task")
+    __slots__ = ("_wakers", "detached", "task")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, batch: bool = False) -> None:
+        super().__init__(batch)
+        self.detached = False
+        """It is nobody's errand: it goes on when all who wait have gone."""
         self.task: Task[None] | None = None
         self._wakers: set[Future[None]] = set()
 
@@ -152,22 +164,40 @@ class TaskFlight(Flight):
             waker = asyncio.get_running_loop().create_future()
             self._wakers.add(waker)
             try:
-                await waker
+                if not self.done:  # it may have ended in another thread
+                    await waker
             finally:
                 self._wakers.discard(waker)
         return True
 
+    def __await__(self) -> Generator[Any, Any, bool]:
+        return self.wait().__await__()
+
     @property
     def abandoned(self) -> bool:
         """It is under way and nobody waits for it any more."""
-        return not self.done and not self._wakers
+        return not self.done and not self._wakers and not self.detached
 
     def _end(self) -> None:
         super()._end()
         self.task = None  # its context refers to this flight: nothing but the collector would part the two
         for waker in tuple(self._wakers):
-            if not waker.done():
-                waker.set_result(None)
+            loop = waker.get_loop()
+            if loop is _running_loop():
+                _wake(waker)
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(_wake, waker)
+
+
+def _running_loop() -> AbstractEventLoop | None:
+    from asyncio import _get_running_loop
+
+    return _get_running_loop()
+
+
+def _wake(waker: Future[None]) -> None:
+    if not waker.done():
+        waker.set_result(None)
 
 
 def _duplicate(error: BaseException) -> BaseException:

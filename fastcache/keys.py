@@ -1,4 +1,4 @@
-"""Keys as text: Redis's glob patterns on them.
+"""Keys as text: templates that make them, Redis's glob patterns on them.
 
 Nothing here touches a cache.
 """
@@ -7,11 +7,43 @@ from __future__ import annotations
 
 import re
 
+from fastcache.errors import ConfigurationError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
-__all__ = ["escape_glob", "glob_matcher"]
+__all__ = ["escape_glob", "glob_matcher", "key_maker"]
+
+
+def key_maker(key: str | Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    """The function that `key=` of a pattern stands for: a template with one `{}`, a function, or None for no change.
+
+    Raises ConfigurationError for a template without exactly one place for the key, TypeError for anything else.
+
+    >>> key_maker("user:{}")(7)
+    'user:7'
+    """
+    if key is None:
+        return _itself
+    if isinstance(key, str):
+        from string import Formatter
+
+        try:
+            fields = [field for _, field, _, _ in Formatter().parse(key) if field is not None]
+        except ValueError as error:
+            raise ConfigurationError(f"key={key!r}: not a template with one {{}} for the key: {error}") from error
+        if fields not in ([""], ["0"]):
+            raise ConfigurationError(f"key={key!r}: a template has one {{}} for the key, such as 'user:{{}}'")
+        return key.format
+    if not callable(key):
+        raise TypeError(f"key must be a template such as 'user:{{}}', a function or None, not {key!r}")
+    return key
+
+
+def _itself(key: Any) -> Any:
+    return key
 
 
 def escape_glob(text: str) -> str:

@@ -7,9 +7,9 @@ Importing it imports redis and msgspec: the extra `fastcache-tiers[redis]`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 try:
     import msgspec as _msgspec  # noqa: F401  (the default serializer's)
@@ -21,12 +21,19 @@ except ImportError as error:
 
 from fastcache.commands import Commands
 from fastcache.entries import MAX_KEY_LENGTH, MAX_VALUE_SIZE, Key
+from fastcache.errors import MissingType
+from fastcache.events import OnEvent
 from fastcache.link import AsyncLink, SyncLink
 from fastcache.plan import arun, run
+from fastcache.policy import Policy
 from fastcache.serializers import Serializer
-from fastcache.stats import CacheStats
+from fastcache.stats import AwaitableStats, CacheStats
 
 __all__ = ["MAX_KEY_LENGTH", "MAX_VALUE_SIZE", "AsyncRedisCache", "RedisCache"]
+
+
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 class RedisCache(Commands[SyncLink]):
@@ -53,8 +60,10 @@ class RedisCache(Commands[SyncLink]):
         ttl: float | None = None,
         serializer: str | Serializer = "json",
         type: Any = None,
+        policy: Policy | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
-        self._set_up(SyncLink.to(client), prefix, ttl, serializer, type)
+        self._set_up(SyncLink.to(client), prefix, ttl, serializer, type, policy, on_event)
 
     @classmethod
     def from_url(
@@ -65,6 +74,8 @@ class RedisCache(Commands[SyncLink]):
         ttl: float | None = None,
         serializer: str | Serializer = "json",
         type: Any = None,
+        policy: Policy | None = None,
+        on_event: OnEvent | None = None,
         **client_options: Any,
     ) -> RedisCache:
         """A cache with a client of its own, made for `redis://`, `rediss://` (TLS) or `unix://`. Connects at first use.
@@ -74,7 +85,7 @@ class RedisCache(Commands[SyncLink]):
         says wins. By default: 0.25 s to connect and 0.25 s for a reply, no retries, 50 connections. `close()` it.
         """
         cache = cls.__new__(cls)
-        cache._set_up(SyncLink.open(url, client_options), prefix, ttl, serializer, type)
+        cache._set_up(SyncLink.open(url, client_options), prefix, ttl, serializer, type, policy, on_event)
         return cache
 
     def get(self, key: Key, default: Any = None, *, type: Any = None) -> Any:
@@ -123,12 +134,80 @@ class RedisCache(Commands[SyncLink]):
         """Seconds until the key expires; None if it isn't there, `math.inf` if it never does. One round trip."""
         return run(self._remaining_plan(key))
 
+    @overload
+    def get_or_load(
+        self,
+        key: Key,
+        loader: Callable[[Any], T],
+        *,
+        ttl: float | None = None,
+        policy: Policy | None = None,
+        type: Any = None,
+    ) -> T: ...
+    @overload
+    def get_or_load(
+        self,
+        key: Key,
+        loader: Callable[[Any], T | MissingType],
+        default: D,
+        *,
+        ttl: float | None = None,
+        policy: Policy | None = None,
+        type: Any = None,
+    ) -> T | D: ...
+    def get_or_load(
+        self,
+        key: Key,
+        loader: Any,
+        default: Any = None,
+        *,
+        ttl: float | None = None,
+        policy: Policy | None = None,
+        type: Any = None,
+    ) -> Any:
+        """The value of `key`; where there is none, what `loader(key)` returns, which is stored. One round trip on a hit.
+
+        Concurrent callers in this process share one run of the loader. What it raises reaches all of them and is not stored.
+        If it returns MISSING, the callers get `default`. A key that is deleted or set during a load: the loaded value goes
+        to those who wait for it and is not stored. `policy` (see `Policy`) says the rest, `ttl` overrides the policy's.
+        With Redis away, silent or unreadable the loader is asked: nothing but its own errors is raised.
+        """
+        return run(self._loading.one_plan(key, loader, default, ttl, policy, type))
+
+    def get_or_load_many(
+        self,
+        keys: Iterable[Key],
+        loader: Callable[[list[Any]], Mapping[Any, T | MissingType]],
+        *,
+        ttl: float | None = None,
+        policy: Policy | None = None,
+        type: Any = None,
+    ) -> dict[Any, T]:
+        """The values of `keys`, the missing ones by one call of `loader(list of missing keys)`, which returns a mapping.
+
+        A key that the mapping leaves out, or maps to MISSING, is absent from the result; what else it holds is ignored.
+        Keys that are being loaded already are waited for. One round trip if all are there; see `get_or_load`.
+        """
+        found: dict[Any, T] = run(self._loading.many_plan(keys, loader, ttl, policy, type))
+        return found
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until the work in the background is done, at most `timeout` seconds; whether it is."""
+        driver: Any = self._loading.driver
+        done: bool = driver.drain(timeout)
+        return done
+
     def stats(self) -> CacheStats:
         """The counters of this object (not of the server) since it was made. O(1), asks nobody."""
         return CacheStats(**self._snapshot())
 
     def close(self) -> None:
-        """Close the connections that the cache made itself; a client that was given stays open. May be called again."""
+        """Close the connections that the cache made itself; a client that was given stays open. May be called again.
+
+        Waits for what is loaded in the background first, for 5 s at most.
+        """
+        driver: Any = self._loading.driver
+        driver.close()
         self._link.close()
 
     def __getitem__(self, key: Key) -> Any:
@@ -142,16 +221,6 @@ class RedisCache(Commands[SyncLink]):
         self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-class AwaitableStats(CacheStats):
-    """The same record; awaiting it returns it, so that an asyncio cache's `stats()` can be awaited like the rest."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, CacheStats]:
-        return self
-        yield
 
 
 class AsyncRedisCache(Commands[AsyncLink]):
@@ -172,8 +241,10 @@ class AsyncRedisCache(Commands[AsyncLink]):
         ttl: float | None = None,
         serializer: str | Serializer = "json",
         type: Any = None,
+        policy: Policy | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
-        self._set_up(AsyncLink.to(client), prefix, ttl, serializer, type)
+        self._set_up(AsyncLink.to(client), prefix, ttl, serializer, type, policy, on_event)
 
     @classmethod
     def from_url(
@@ -184,11 +255,13 @@ class AsyncRedisCache(Commands[AsyncLink]):
         ttl: float | None = None,
         serializer: str | Serializer = "json",
         type: Any = None,
+        policy: Policy | None = None,
+        on_event: OnEvent | None = None,
         **client_options: Any,
     ) -> AsyncRedisCache:
         """A cache with clients of its own, one per event loop; see `RedisCache.from_url`. Connects when first used."""
         cache = cls.__new__(cls)
-        cache._set_up(AsyncLink.open(url, client_options), prefix, ttl, serializer, type)
+        cache._set_up(AsyncLink.open(url, client_options), prefix, ttl, serializer, type, policy, on_event)
         return cache
 
     async def get(self, key: Key, default: Any = None, *, type: Any = None) -> Any:
@@ -231,12 +304,67 @@ class AsyncRedisCache(Commands[AsyncLink]):
         """See `RedisCache.remaining`."""
         return await arun(self._remaining_plan(key))
 
+    @overload
+    async def get_or_load(
+        self,
+        key: Key,
+        loader: Callable[[Any], Awaitable[T]],
+        *,
+        ttl: float | None = None,
+        policy: Policy | None = None,
+        type: Any = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: Key,
+        loader: Callable[[Any], Awaitable[T | MissingType]],
+        default: D,
+        *,
+        ttl: float | None = None,
+        policy: Policy | None = None,
+        type: Any = None,
+    ) -> T | D: ...
+    async def get_or_load(
+        self,
+        key: Key,
+        loader: Any,
+        default: Any = None,
+        *,
+        ttl: float | None = None,
+        policy: Policy | None = None,
+        type: Any = None,
+    ) -> Any:
+        """See `RedisCache.get_or_load`. The loader is an `async def` (or a plain function)."""
+        return await arun(self._loading.one_plan(key, loader, default, ttl, policy, type))
+
+    async def get_or_load_many(
+        self,
+        keys: Iterable[Key],
+        loader: Callable[[list[Any]], Awaitable[Mapping[Any, T | MissingType]]],
+        *,
+        ttl: float | None = None,
+        policy: Policy | None = None,
+        type: Any = None,
+    ) -> dict[Any, T]:
+        """See `RedisCache.get_or_load_many`."""
+        found: dict[Any, T] = await arun(self._loading.many_plan(keys, loader, ttl, policy, type))
+        return found
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """See `RedisCache.drain`. It waits for the tasks of the running event loop."""
+        driver: Any = self._loading.driver
+        done: bool = await driver.drain(timeout)
+        return done
+
     def stats(self) -> AwaitableStats:
         """See `RedisCache.stats`. Asks nobody, so it needs no `await`, and allows one."""
         return AwaitableStats(**self._snapshot())
 
     async def close(self) -> None:
         """See `RedisCache.close`."""
+        driver: Any = self._loading.driver
+        await driver.close()
         await self._link.close()
 
     aclose = close

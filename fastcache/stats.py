@@ -6,9 +6,11 @@ this file only holds the frozen record that `stats()` returns. It must never imp
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["CacheStats"]
+__all__ = ["AwaitableStats", "CacheStats"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +55,13 @@ class CacheStats:
         found = self.hits + self.stale_hits
         total = found + self.misses
         return found / total if total else 0.0
+
+
+class AwaitableStats(CacheStats):
+    """The same record; awaiting it returns it, so that an asyncio cache's `stats()` can be awaited like the rest."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, CacheStats]:
+        return self
+        yield

@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from faces import Face
 from hypothesis import HealthCheck, settings
+from loaders import Clock
+
+from fastcache import AsyncMemoryCache, MemoryCache
 
 TESTS = Path(__file__).parent
 PROFILE = os.environ.get("FASTCACHE_TEST_PROFILE", "default")
@@ -54,3 +58,24 @@ def run_script():
         return process.stdout
 
     return run
+
+
+@pytest.fixture(params=["sync", "asyncio"])
+def face(request):
+    face = Face(request.param)
+    yield face
+    face.close()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def make(face, clock):
+    def make(policy=None, **options):
+        kind = MemoryCache if face.name == "sync" else AsyncMemoryCache
+        return face.wrap(kind(timer=clock, policy=policy, **options))
+
+    return make

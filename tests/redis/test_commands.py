@@ -38,12 +38,16 @@ def test_faces_have_the_same_methods_and_signatures():
         names = {name for name in dir(cls) if not name.startswith("_") or name in ("__getitem__", "__init__")}
         return {name: getattr(cls, name) for name in names - {"aclose"}}
 
+    def shape(signature):  # a loader's type differs: what it returns is awaited on one of the faces
+        parameters = signature.parameters.values()
+        return [(each.name, each.kind, each.default, each.name == "loader" or each.annotation) for each in parameters]
+
     sync, other = public(RedisCache), public(AsyncRedisCache)
     assert sync.keys() == other.keys()
     for name, method in sync.items():
         if callable(method):
             ours, theirs = inspect.signature(method), inspect.signature(other[name])
-            assert ours.parameters == theirs.parameters, name
+            assert shape(ours) == shape(theirs), name
 
 
 @pytest.mark.parametrize("binary", sorted(servers.BINARIES))

@@ -1,0 +1,364 @@
+"""Where the work of a loading engine runs: worker threads of its own, or tasks of the running event loop.
+
+`Threads` and `Tasks` have the same methods, so the engine's plans need not know which it is: run a plan, share or start one
+in the background, call a loader within a time, wait for a flight. Background work has an empty context (it outlives the
+request that started it), is bounded, and what it raises goes to `sys.unraisablehook` at the latest.
+This file must never decide what is loaded, stored or served.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from fastcache.errors import LoadTimeout
+from fastcache.events import report_unraisable
+from fastcache.flight import inside
+from fastcache.flights import ThreadFlights, Work
+from fastcache.plan import Plan, arun, run
+from fastcache.taskflights import TaskFlights
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["CLOSE_SECONDS", "MOST", "Tasks", "Threads", "Workers"]
+
+MOST = 32
+"""Worker threads of one cache at a time, or background tasks; concurrent.futures' own default on 28 cores and more."""
+
+QUEUE = 1000
+"""Background jobs that may wait for a worker; a further refresh is skipped, and the stale value served for longer."""
+
+IDLE_SECONDS = 5.0
+"""A worker thread without work ends after so long."""
+
+CLOSE_SECONDS = 5.0
+"""`close()` waits at most so long for background work: a loader that hangs must not keep a program from ending."""
+
+
+class Workers:
+    """At most `most` daemon threads, started when there is work. (The threads of concurrent.futures are joined when the
+    interpreter exits: a loader that hangs would hang the program.)
+    """
+
+    def __init__(self, name: str, most: int = MOST) -> None:
+        self._name = name
+        self._most = most
+        self._start_afresh()
+        _all_workers.add(self)
+
+    def _start_afresh(self) -> None:
+        self._changed = threading.Condition()
+        self._jobs: deque[Callable[[], object]] = deque()
+        self._threads = 0
+        self._idle = 0
+        self.pending = 0
+
+    def submit(self, job: Callable[[], object], most_waiting: int = QUEUE) -> bool:
+        """Have a job run in an empty context. False: too many are waiting."""
+        with self._changed:
+            if len(self._jobs) >= most_waiting:
+                return False
+            if self._idle <= len(self._jobs) and self._threads < self._most:
+                thread = threading.Thread(target=self._work, name=f"fastcache-{self._name}", daemon=True)
+                try:
+                    thread.start()
+                    self._threads += 1
+                except RuntimeError:  # no thread to spare, or the interpreter is shutting down
+                    if not self._threads:
+                        return False
+            self._jobs.append(job)
+            self.pending += 1
+            self._changed.notify_all()
+            return True
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._idle += 1
+                arrived = self._changed.wait_for(lambda: self._jobs, IDLE_SECONDS)
+                self._idle -= 1
+                if not arrived:
+                    self._threads -= 1
+                    return
+                job = self._jobs.popleft()
+            try:
+                contextvars.Context().run(job)
+            except BaseException as error:
+                report_unraisable(error, job, "Exception ignored in the background")
+            del job
+            with self._changed:
+                self.pending -= 1
+                self._changed.notify_all()
+
+    def drain(self, timeout: float | None) -> bool:
+        """Wait until no job is left; whether that is so."""
+        with self._changed:
+            return bool(self._changed.wait_for(lambda: not self.pending, timeout))
+
+
+_all_workers: WeakSet[Workers] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for workers in list(_all_workers):
+        workers._start_afresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Threads:
+    """Plans run in the caller's thread, background work in worker threads."""
+
+    asynchronous = False
+
+    def __init__(self) -> None:
+        self.flights = ThreadFlights()
+        self._background = Workers("background")
+        self._timed = Workers("loader")
+        self._stopped = threading.Event()
+
+    def work(self, make_plan: Callable[[Work], Plan[Any]]) -> Work:
+        """A work whose run drives the plan that it is the argument of."""
+        work = Work(lambda: run(make_plan(work)))
+        return work
+
+    def spawn(self, make_plan: Callable[[], Plan[Any]]) -> bool:
+        """Run a plan in the background. False: there is too much to do already."""
+        return self._background.submit(lambda: run(make_plan()))
+
+    def spawn_flight(self, keys: list[Any], flight: Any, work: Work) -> bool:
+        """Run a work in the background, as the flight of these keys. Those who wait for the flight get what it raises."""
+
+        def job() -> None:
+            try:
+                self.flights.lead(keys, flight, work)
+            except Exception:
+                return  # said already: the work reports its errors, and the flight has them
+
+        return self._background.submit(job)
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """What a loader returns."""
+        value = function(argument)
+        if type(value).__name__ == "coroutine" and hasattr(value, "cr_code"):
+            value.close()
+            raise TypeError(f"{function!r} is an async def: use it with the Async form of this cache or pattern")
+        return value
+
+    def save(self, function: Callable[[Any, Any], Any], key: Any, value: Any) -> None:
+        """Run a saver."""
+        self.call(lambda _: function(key, value), None)
+
+    def call_within(self, seconds: float, function: Callable[[Any], Any], argument: Any, key: Hashable) -> Any:
+        """The same in a worker thread, in a copy of this context; LoadTimeout if it takes longer."""
+        context = contextvars.copy_context()
+        ended = threading.Event()
+        outcome: list[Any] = []
+
+        def job() -> None:
+            if not late:
+                try:
+                    outcome.append((context.run(self.call, function, argument), None))
+                except BaseException as error:
+                    outcome.append((None, error))
+                ended.set()
+
+        late: list[bool] = []
+        if not self._timed.submit(job):
+            raise LoadTimeout(f"{key!r}: not loaded: {MOST} loaders are running and {QUEUE} wait for their turn")
+        if not ended.wait(seconds):
+            late.append(True)
+            raise LoadTimeout(f"{key!r}: the loader took longer than {seconds:g} s (hard_timeout)")
+        value, error = outcome.pop()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, outcome
+        return value
+
+    def finish(self, make_plan: Callable[[], Plan[Any]]) -> Any:
+        """Run a plan that must not be left half done."""
+        return run(make_plan())
+
+    def wait(self, flight: Any, seconds: float) -> bool:
+        """Wait for a flight to end, at most so long; whether it has."""
+        return bool(flight.wait(seconds))
+
+    def pause(self, seconds: float) -> None:
+        """Do nothing for so long, or until the cache is closed."""
+        self._stopped.wait(seconds)
+
+    def keep(self, plan: Plan[None]) -> bool:
+        """Run a plan that pauses a lot, beside the workers. False: there is no thread to spare."""
+        thread = threading.Thread(
+            target=lambda: contextvars.Context().run(run, plan), name="fastcache-outbox", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        return True
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        return self._background.drain(timeout)
+
+    def close(self) -> None:
+        self._stopped.set()
+        self.drain(CLOSE_SECONDS)
+
+
+class Tasks:
+    """Plans run in the caller's task, background work in tasks of its event loop."""
+
+    asynchronous = True
+
+    def __init__(self) -> None:
+        self.flights = TaskFlights()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._kept: set[asyncio.Task[Any]] = set()
+        self.stopped = False
+
+    def work(self, make_plan: Callable[[Work], Plan[Any]]) -> Work:
+        work = Work(lambda: arun(make_plan(work)))
+        return work
+
+    def spawn(self, make_plan: Callable[[], Plan[Any]]) -> bool:
+        if len(self._running) >= QUEUE:
+            return False
+        self._start(arun(make_plan()), contextvars.Context(), self._running)
+        return True
+
+    def spawn_flight(self, keys: list[Any], flight: Any, work: Work) -> bool:
+        if len(self._running) >= QUEUE:
+            return False
+        flight.detached = True
+        context = contextvars.Context()
+        context.run(inside.set, flight)
+        flight.task = self._start(self.flights.lead(keys, flight, work), context, self._running)
+        return True
+
+    def _start(self, coroutine: Any, context: contextvars.Context, running: set[asyncio.Task[Any]]) -> asyncio.Task[Any]:
+        import asyncio
+
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine, context=context)
+        running.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(running.discard)
+        task.add_done_callback(_report)
+        return task
+
+    async def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """What a loader returns, awaited if that can be: a loader may be a plain function, too."""
+        value = function(argument)
+        return await value if hasattr(type(value), "__await__") else value
+
+    async def save(self, function: Callable[[Any, Any], Any], key: Any, value: Any) -> None:
+        """Run a saver."""
+        await self.call(lambda _: function(key, value), None)
+
+    async def call_within(self, seconds: float, function: Callable[[Any], Any], argument: Any, key: Hashable) -> Any:
+        """The same in a task, which is cancelled after so long: LoadTimeout, also where it doesn't heed that at once."""
+        import asyncio
+
+        task = asyncio.get_running_loop().create_task(self.call(function, argument))
+        try:
+            await asyncio.wait([task], timeout=seconds)
+        except asyncio.CancelledError:
+            task.cancel()
+            self._leave(task)
+            raise
+        if task.done():
+            return task.result()
+        task.cancel()
+        self._leave(task)
+        raise LoadTimeout(f"{key!r}: the loader took longer than {seconds:g} s (hard_timeout)")
+
+    def _leave(self, task: asyncio.Task[Any]) -> None:
+        """A loader that was cancelled may take its time, and may raise: nobody is there to hear it."""
+        self._kept.add(task)
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            self._kept.discard(task)
+            if not task.cancelled():
+                task.exception()
+
+        task.add_done_callback(ended)
+
+    async def finish(self, make_plan: Callable[[], Plan[Any]]) -> Any:
+        """Run a plan to its end, also when the caller is cancelled meanwhile."""
+        import asyncio
+
+        task = asyncio.get_running_loop().create_task(arun(make_plan()), context=contextvars.copy_context())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                task.add_done_callback(_report)
+            raise
+
+    async def wait(self, flight: Any, seconds: float) -> bool:
+        import asyncio
+
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                await flight.wait()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return False
+        return True
+
+    async def pause(self, seconds: float) -> None:
+        import asyncio
+
+        await asyncio.sleep(seconds)
+
+    def keep(self, plan: Plan[None]) -> bool:
+        self._start(arun(plan), contextvars.Context(), self._kept)
+        return True
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        import asyncio
+
+        limit = math.inf if timeout is None else monotonic() + timeout
+        loop = asyncio.get_running_loop()
+        while True:
+            here = [task for task in self._running if task.get_loop() is loop and task is not asyncio.current_task()]
+            if not here:
+                return True
+            left = limit - monotonic()
+            if left <= 0:
+                return False
+            await asyncio.wait(here, timeout=None if left == math.inf else left)
+
+    async def close(self) -> None:
+        import asyncio
+
+        self.stopped = True
+        await self.drain(CLOSE_SECONDS)
+        loop = asyncio.get_running_loop()
+        for task in [*self._running, *self._kept]:
+            if task.get_loop() is loop:
+                task.cancel()
+
+
+def _report(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        report_unraisable(error, task, "Exception ignored in the background")
