@@ -33,8 +33,13 @@ pytest: $(VENV)/.built
 	@tools/ensure-redis-server
 	$(PY) -m pytest tests $(ARGS)
 
-bench: $(VENV)/.built ## one table of ratios against functools and the peers
+bench: $(VENV)/.built ## ratios against functools and the peers; without ROWS also of loading and of Redis
 	@$(PY) benches/compare.py $(ROWS)
+ifeq ($(ROWS),)
+	@tools/ensure-redis-server
+	@$(PY) benches/bench_loading.py
+	@$(PY) benches/bench_redis.py
+endif
 
 lint: $(VENV)/.built ## ruff and cython-lint
 	$(PY) -m ruff check .
