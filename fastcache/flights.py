@@ -212,6 +212,11 @@ class ThreadFlights(Flights):
     def _all(self) -> Iterable[dict[Any, Any]]:
         return (self._flights,)
 
+    @property
+    def busy(self) -> bool:
+        """As above, spelled out: every write to a cache asks."""
+        return bool(self._flights or self._alone or self._storing)
+
     def make(self, batch: bool = False) -> ThreadFlight:
         return ThreadFlight(batch)
 
