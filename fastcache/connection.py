@@ -29,17 +29,23 @@ __all__ = ["LINES", "Lines"]
 class Lines:
     """What the connections of one cache share: their server's breaker, whether it refused HELLO, and the TLS context."""
 
-    __slots__ = ("breaker", "hello_refused", "tls")
+    __slots__ = ("breaker", "closed", "hello_refused", "tls")
 
     def __init__(self, breaker: Breaker | None) -> None:
         self.breaker = breaker
+        self.closed = False
         self.hello_refused = False
         self.tls: Any = None  # of asyncio's connections
 
     def __deepcopy__(self, memo: object) -> Lines:
         return self
 
+    def refuse_if_closed(self) -> None:
+        if self.closed:
+            raise Refused("the cache is closed")
+
     def admit(self) -> None:
+        self.refuse_if_closed()
         if self.breaker is not None and self.breaker.is_open:
             raise Refused(self.breaker.reason())
 
@@ -63,8 +69,10 @@ class _SyncRepeat(Retry):
     def call_with_retry(self, do: Callable[[], Any], fail: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return super().call_with_retry(do, fail, *args, **kwargs)
-        except rexc.ConnectionError as error:
+        except Exception as error:  # a socket closed under a reader raises all sorts
             line = self._line()
+            if line is not None:
+                line._lines.refuse_if_closed()
             if line is None or not line.reused or not _is_closed(error):
                 raise
             line.reused = False
@@ -83,8 +91,10 @@ class _AsyncRepeat(redis.asyncio.retry.Retry):
     ) -> Any:
         try:
             return await super().call_with_retry(do, fail, *args, **kwargs)
-        except rexc.ConnectionError as error:
+        except Exception as error:  # a socket closed under a reader raises all sorts
             line = self._line()
+            if line is not None:
+                line._lines.refuse_if_closed()
             if line is None or not line.reused or not _is_closed(error):
                 raise
             line.reused = False

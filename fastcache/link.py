@@ -104,6 +104,7 @@ class SyncLink(Servers):
         for probe in self._stop_probing():
             probe.join()
         if self._owned:
+            self.client.connection_pool.connection_kwargs["lines"].closed = True
             self.client.close()
             self.client.connection_pool.disconnect()
 
@@ -189,7 +190,7 @@ class AsyncLink(Servers):
         with self._lock:
             if self.closed:
                 return
-            self.closed = True
+            self.closed = self._lines.closed = True
             guards = list(self._guards.items())
         for probe in self._stop_probing():
             await probe.ajoin()

@@ -50,6 +50,12 @@ class _SyncPool(sio.BlockingConnectionPool):
                 raise PoolExhausted(_exhausted(self)) from error
             raise
 
+    def release(self, connection: Any) -> None:
+        if self.connection_kwargs["lines"].closed:
+            connection.disconnect()
+        pool: Any = super()
+        pool.release(connection)
+
 
 def _exhausted(pool: Any) -> str:
     return f"no connection became free in {pool.timeout:g} s (max_connections={pool.max_connections})"
@@ -78,7 +84,10 @@ class _AsyncPool(aio.BlockingConnectionPool):
             if connection.lost:
                 await connection.disconnect(nowait=True)
                 await connection.connect()
+            self.connection_kwargs["lines"].refuse_if_closed()
         except BaseException:
+            if self.connection_kwargs["lines"].closed:
+                await connection.disconnect(nowait=True)
             self._give_back(connection)
             raise
         return connection
@@ -100,7 +109,8 @@ class _AsyncPool(aio.BlockingConnectionPool):
 
     async def release(self, connection: Any) -> None:
         try:
-            if getattr(connection, "should_reconnect", bool)():  # redis-py 7
+            closed = self.connection_kwargs["lines"].closed
+            if closed or getattr(connection, "should_reconnect", bool)():  # the latter since redis-py 7
                 await connection.disconnect(nowait=True)
         finally:
             self._give_back(connection)

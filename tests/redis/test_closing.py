@@ -1,0 +1,64 @@
+"""What close() does to calls in flight and to callers that wait: nothing of the cache stays connected."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+from fastcache.errors import BackendError
+from fastcache.redis import AsyncRedisCache, RedisCache
+
+OPTIONS = {"ttl": 60, "max_connections": 2, "socket_timeout": 2}
+
+
+def check(outcomes, server):
+    assert [type(each) for each in outcomes] == [BackendError] * 6
+    assert all("the cache is closed" in str(each) for each in outcomes), outcomes
+    with server.client() as look:
+        end = time.monotonic() + 2
+        while len(look.client_list()) > 1:
+            assert time.monotonic() < end, look.client_list()
+            time.sleep(0.01)
+
+
+def test_closing_under_threads(own_server):
+    """Two in flight, four waiting: all are refused, and no connection is left."""
+    cache = RedisCache.from_url(own_server.url, **OPTIONS)
+    outcomes = []
+
+    def read():
+        try:
+            outcomes.append(cache.get("nothing"))
+        except BackendError as error:
+            outcomes.append(error)
+
+    read()
+    outcomes.clear()
+    with own_server.client() as admin:
+        admin.client_pause(200)
+    threads = [threading.Thread(target=read) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    cache.close()
+    for thread in threads:
+        thread.join()
+    check(outcomes, own_server)
+
+
+def test_closing_under_tasks(own_server):
+    """The same in asyncio."""
+
+    async def main():
+        cache = AsyncRedisCache.from_url(own_server.url, **OPTIONS)
+        await cache.get("nothing")
+        with own_server.client() as admin:
+            admin.client_pause(200)
+        calls = [asyncio.ensure_future(cache.get("nothing")) for _ in range(6)]
+        await asyncio.sleep(0.05)
+        await cache.close()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.to_thread(check, outcomes, own_server)
+
+    asyncio.run(main())
