@@ -265,7 +265,15 @@ def test_data_that_looks_like_a_frame_survives():
 
 @pytest.mark.parametrize(
     "options",
-    [{"min_size": -1}, {"min_size": 1.5}, {"max_size": True}, {"min_saving": 2}, {"min_saving": "1"}, {"level": 0}, {"level": 1.0}],
+    [
+        {"min_size": -1},
+        {"min_size": 1.5},
+        {"max_size": True},
+        {"min_saving": 2},
+        {"min_saving": "1"},
+        {"level": 0},
+        {"level": 1.0},
+    ],
 )
 def test_bad_compression_options_are_refused(options):
     """Where they are given."""
