@@ -62,9 +62,9 @@ class TaskFlights(Flights):
                 leads = flight is None
                 if flight is None:
                     flight = table[key] = TaskFlight()
-            entered = False
+            entered = flight.enter(current)
+            flight.claims += entered
             try:
-                entered = flight.enter(current)
                 if not entered:
                     # Inside a flight of the same key, or one that waits for us: to wait would be for ever.
                     value = await work.run()
@@ -78,7 +78,6 @@ class TaskFlights(Flights):
             finally:
                 if entered:
                     flight.leave(current)
-                if entered or leads:
                     self._abandon((key,), flight)
             if not flight.handed_over:
                 if not leads:
@@ -153,7 +152,8 @@ class TaskFlights(Flights):
             flight.succeed(value)
 
     def _abandon(self, keys: Iterable[Any], flight: TaskFlight) -> None:
-        """Stop a run for which nobody waits any more."""
+        """Take back a claim, and stop a run for which nobody waits any more."""
+        flight.claims -= 1
         if flight.abandoned:
             self.drop(keys, flight)  # at once: a call that comes while it winds down starts afresh
             if flight.task is not None:
