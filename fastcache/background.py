@@ -14,9 +14,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from fastcache.errors import LoadTimeout
 from fastcache.events import report_unraisable
@@ -229,18 +230,22 @@ class Tasks:
 
     def __init__(self) -> None:
         self.flights = TaskFlights()
-        self._running: set[asyncio.Task[Any]] = set()
-        self._kept: set[asyncio.Task[Any]] = set()
+        self._running: dict[asyncio.Task[Any], Plan[Any] | None] = {}
+        self._kept: dict[asyncio.Task[Any], Plan[Any] | None] = {}
+        self._loop: Callable[[], asyncio.AbstractEventLoop | None] = _no_loop
         self.stopped = False
 
     def work(self, make_plan: Callable[[Work], Plan[Any]]) -> Work:
+        self._look_around()
         work = Work(lambda: arun(make_plan(work)))
         return work
 
     def spawn(self, make_plan: Callable[[], Plan[Any]]) -> bool:
+        self._look_around()
         if len(self._running) >= QUEUE:
             return False
-        self._start(arun(make_plan()), contextvars.Context(), self._running)
+        plan = make_plan()
+        self._start(arun(plan), contextvars.Context(), self._running, plan)
         return True
 
     def spawn_flight(self, keys: list[Any], flight: Any, work: Work) -> bool:
@@ -252,17 +257,49 @@ class Tasks:
         flight.task = self._start(self.flights.lead(keys, flight, work), context, self._running)
         return True
 
-    def _start(self, coroutine: Any, context: contextvars.Context, running: set[asyncio.Task[Any]]) -> asyncio.Task[Any]:
+    def _start(
+        self,
+        coroutine: Any,
+        context: contextvars.Context,
+        running: dict[asyncio.Task[Any], Plan[Any] | None],
+        plan: Plan[Any] | None = None,
+    ) -> asyncio.Task[Any]:
         import asyncio
 
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine, context=context)
-        running.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(running.discard)
+        self._hold(task, running, plan)
         task.add_done_callback(_report)
         return task
 
+    def _hold(
+        self,
+        task: asyncio.Task[Any],
+        running: dict[asyncio.Task[Any], Plan[Any] | None],
+        plan: Plan[Any] | None = None,
+    ) -> None:
+        running[task] = plan  # the loop itself holds tasks weakly
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            _end(running.pop(task, None))
+
+        task.add_done_callback(ended)
+
+    def _look_around(self) -> None:
+        """In an event loop that is new here, let go of what those that were closed have left undone."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        if self._loop() is loop:
+            return
+        self._loop = ref(loop)
+        for running in (self._running, self._kept):
+            for task in list(running):
+                if task.get_loop().is_closed():
+                    _end(running.pop(task, None))
+
     async def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """What a loader returns, awaited if that can be: a loader may be a plain function, too."""
+        self._look_around()
         value = function(argument)
         return await value if hasattr(type(value), "__await__") else value
 
@@ -288,23 +325,16 @@ class Tasks:
         raise LoadTimeout(f"{key!r}: the loader took longer than {seconds:g} s (hard_timeout)")
 
     def _leave(self, task: asyncio.Task[Any]) -> None:
-        """A loader that was cancelled may take its time, and may raise: nobody is there to hear it."""
-        self._kept.add(task)
-
-        def ended(task: asyncio.Task[Any]) -> None:
-            self._kept.discard(task)
-            if not task.cancelled():
-                task.exception()
-
-        task.add_done_callback(ended)
+        self._hold(task, self._kept)
+        task.add_done_callback(_take_note)
 
     async def finish(self, make_plan: Callable[[], Plan[Any]]) -> Any:
         """Run a plan to its end, also when the caller is cancelled meanwhile."""
         import asyncio
 
+        self._look_around()
         task = asyncio.get_running_loop().create_task(arun(make_plan()), context=contextvars.copy_context())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._hold(task, self._running)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -331,7 +361,7 @@ class Tasks:
         await asyncio.sleep(seconds)
 
     def keep(self, plan: Plan[None]) -> bool:
-        self._start(arun(plan), contextvars.Context(), self._kept)
+        self._start(arun(plan), contextvars.Context(), self._kept, plan)
         return True
 
     async def drain(self, timeout: float | None = None) -> bool:
@@ -340,7 +370,7 @@ class Tasks:
         limit = math.inf if timeout is None else monotonic() + timeout
         loop = asyncio.get_running_loop()
         while True:
-            here = [task for task in self._running if task.get_loop() is loop and task is not asyncio.current_task()]
+            here = [task for task in list(self._running) if task.get_loop() is loop and task is not asyncio.current_task()]
             if not here:
                 return True
             left = limit - monotonic()
@@ -357,6 +387,25 @@ class Tasks:
         for task in [*self._running, *self._kept]:
             if task.get_loop() is loop:
                 task.cancel()
+
+
+def _no_loop() -> None:
+    return None
+
+
+def _end(plan: Any) -> None:
+    """Have a plan that its driver left clean up after itself: one that never began is begun, for it has no `finally` yet."""
+    if plan is None or plan.gi_frame is None or plan.gi_running:
+        return
+    with suppress(Exception):  # nothing was asked of it
+        if plan.gi_suspended or next(plan, None) is not None:
+            plan.close()
+
+
+def _take_note(task: asyncio.Task[Any]) -> None:
+    """A loader that was cancelled may take its time, and may raise: nobody is there to hear it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _report(task: asyncio.Task[Any]) -> None:

@@ -3,8 +3,203 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 
-from fastcache import AsyncMemoryCache
+import pytest
+
+from fastcache import AsyncMemoryCache, Policy
+from fastcache.background import Tasks
+from fastcache.errors import BackendError
+from fastcache.events import Reporter
+from fastcache.loading import Loading
+from fastcache.plan import Call, arun
+from fastcache.storing import Found
+
+BACKGROUND = Policy(60, store="background")
+
+
+class SlowStore:
+    """A store outside the process, whose writes begin only where a loop goes round once more, and end when told to."""
+
+    local = False
+    ttl = 60
+
+    def __init__(self):
+        self.values = {}
+        self.away = False
+        self.writing = False
+        self.hangs = True
+
+    def identity(self, key):
+        return key
+
+    def section(self):
+        return nullcontext()
+
+    def unreachable(self, error):
+        return self.away
+
+    def read_plan(self, keys, type, policy):
+        return {key: Found(self.values[key]) for key in keys if key in self.values}
+        yield
+
+    def write_plan(self, values, keys, found, policy, lives, load_seconds):
+        yield Call(self._reach)
+        self.values.update(values)
+        return []
+
+    def remove_plan(self, identities):
+        if self.away:
+            raise BackendError("away")
+        yield Call(asyncio.sleep, 0)
+        for identity in identities:
+            self.values.pop(identity, None)
+
+    async def _reach(self):
+        self.writing = True
+        if self.hangs:
+            await asyncio.Event().wait()
+
+
+@pytest.fixture
+def engine():
+    return Loading(SlowStore(), Tasks(), None, Reporter("test", None))
+
+
+def load(engine, value):
+    async def loader(key):
+        return value
+
+    return arun(engine.one_plan("k", loader, None, None, BACKGROUND, None))
+
+
+def in_a_loop_that_is_just_closed(make, rounds=0):
+    """Run a coroutine and so many rounds of the loop, then close it, without the cancellations of `asyncio.run`."""
+    loop = asyncio.new_event_loop()
+
+    async def main():
+        value = await make()
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        return value
+
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def check_nothing_is_left(engine):
+    """A new loop loads anew, writes and invalidates without waiting for a store that never ends."""
+
+    async def main():
+        engine.store.hangs = False
+        assert await load(engine, "new") == "new"
+        await asyncio.wait_for(arun(engine.put_plan("k", "newer", Policy(60))), 5)
+        assert await load(engine, "unused") == "newer"
+        await asyncio.wait_for(arun(engine.invalidate_plan("k")), 5)
+        assert await engine.driver.drain(5)
+
+    asyncio.run(main())
+    assert not len(engine.flights)
+    assert not engine.flights.landed
+    assert not engine.driver._running
+
+
+@pytest.mark.parametrize("rounds", range(4))
+def test_a_background_store_that_a_loop_cancels_as_it_ends_is_over(engine, rounds):
+    """`asyncio.run` ends before, while or after the store's task begins: nobody waits for it, nor reads its value."""
+
+    async def main():
+        assert await load(engine, "old") == "old"
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert not len(engine.flights)
+    assert not engine.flights.landed
+    assert not engine.driver._running
+    check_nothing_is_left(engine)
+
+
+@pytest.mark.parametrize("rounds", range(4))
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_background_store_of_a_loop_that_was_closed_is_over(engine, rounds):
+    """A loop closed in mid-store, with tasks pending, leaves no store that a later loop waits for or reads from."""
+    assert in_a_loop_that_is_just_closed(lambda: load(engine, "old"), rounds) == "old"
+    check_nothing_is_left(engine)
+
+
+def test_writes_alone_get_past_the_store_of_a_closed_loop(engine):
+    """`set` and `delete` in a new loop don't wait for a store of a closed one, though nothing is loaded there."""
+    in_a_loop_that_is_just_closed(lambda: load(engine, "old"), 2)
+    engine.store.hangs = False
+
+    async def main():
+        await asyncio.wait_for(arun(engine.invalidate_plan("k")), 5)
+        await asyncio.wait_for(arun(engine.put_plan("k", "new", Policy(60))), 5)
+
+    asyncio.run(main())
+    assert engine.store.values == {"k": "new"}
+
+
+@pytest.mark.parametrize("end", [asyncio.run, lambda coroutine: in_a_loop_that_is_just_closed(lambda: coroutine)])
+@pytest.mark.parametrize("rounds", range(3))
+def test_the_outbox_is_kept_again_after_its_loop_has_ended(engine, end, rounds):
+    """An outbox whose task ended with its loop, begun or not, gets a task in the next loop that posts to it."""
+    engine.store.away = True
+
+    async def first():
+        await arun(engine.invalidate_plan("k"))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+
+    async def second():
+        await engine.driver.finish(lambda: engine.invalidate_plan("k"))
+        assert engine._flushing
+        assert [task.get_loop() for task in engine.driver._kept] == [asyncio.get_running_loop()]
+
+    end(first())
+    asyncio.run(second())
+    assert not engine._flushing
+
+
+@pytest.mark.parametrize("start", ["spawn", "keep"])
+def test_a_plan_whose_task_is_cancelled_before_it_begins_cleans_up(engine, start):
+    """The `finally` of a background plan runs, and nothing it would call does, though its task never got a turn."""
+    ended = []
+    called = []
+
+    def plan():
+        try:
+            yield Call(called.append, 1)
+        finally:
+            ended.append(True)
+
+    async def main():
+        engine.driver.spawn(plan) if start == "spawn" else engine.driver.keep(plan())
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    asyncio.run(main())
+    assert ended == [True]
+    assert not called
+
+
+def test_draining_bears_a_table_that_another_thread_changes(engine):
+    """While `drain` looks through what runs, another loop's task may begin and end."""
+    running = engine.driver._running
+
+    class Elsewhere:
+        def get_loop(self):
+            running.pop(self)
+            running["later"] = None
+            return None
+
+    running[Elsewhere()] = None
+    running[Elsewhere()] = None
+    assert asyncio.run(engine.driver.drain(5))
+    assert list(running) == ["later"]
 
 
 def test_a_batch_outlives_the_cancellation_of_a_caller_whose_load_it_joined() -> None:
