@@ -117,6 +117,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+_timed_already: contextvars.ContextVar[bool] = contextvars.ContextVar("fastcache.timed", default=False)
+"""Whether the current code is part of a loader that has a time limit, of whatever cache."""
+
+
+def _start_thread(job: Callable[[], object], name: str) -> bool:
+    """Run a job in a thread of its own. False: there is none to spare, or the interpreter is shutting down."""
+    try:
+        threading.Thread(target=job, name=name, daemon=True).start()
+    except (RuntimeError, MemoryError):
+        return False
+    return True
+
+
 class Threads:
     """Plans run in the caller's thread, background work in worker threads."""
 
@@ -161,8 +174,14 @@ class Threads:
         self.call(lambda _: function(key, value), None)
 
     def call_within(self, seconds: float, function: Callable[[Any], Any], argument: Any, key: Hashable) -> Any:
-        """The same in a worker thread, in a copy of this context; LoadTimeout if it takes longer."""
+        """The same in a worker thread, in a copy of this context; LoadTimeout if it takes longer.
+
+        A loader that asks for another key holds a worker while it waits: what it asks for gets a thread of its own, not a
+        place in a queue behind loaders that wait like itself. There are as many of these at a time as such loaders ask.
+        """
+        nested = _timed_already.get()
         context = contextvars.copy_context()
+        context.run(_timed_already.set, True)
         ended = threading.Event()
         outcome: list[Any] = []
 
@@ -175,7 +194,7 @@ class Threads:
                 ended.set()
 
         late: list[bool] = []
-        if not self._timed.submit(job):
+        if not (nested and _start_thread(job, "fastcache-inner-loader")) and not self._timed.submit(job):
             raise LoadTimeout(f"{key!r}: not loaded: {MOST} loaders are running and {QUEUE} wait for their turn")
         if not ended.wait(seconds):
             late.append(True)
@@ -202,14 +221,7 @@ class Threads:
 
     def keep(self, plan: Plan[None]) -> bool:
         """Run a plan that pauses a lot, beside the workers. False: there is no thread to spare."""
-        thread = threading.Thread(
-            target=lambda: contextvars.Context().run(run, plan), name="fastcache-outbox", daemon=True
-        )
-        try:
-            thread.start()
-        except RuntimeError:
-            return False
-        return True
+        return _start_thread(lambda: contextvars.Context().run(run, plan), "fastcache-outbox")
 
     @property
     def stopped(self) -> bool:

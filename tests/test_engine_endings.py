@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import nullcontext
 
 import pytest
 
-from fastcache import AsyncMemoryCache, Policy
-from fastcache.background import Tasks
+from fastcache import AsyncMemoryCache, LoadTimeout, MemoryCache, Policy
+from fastcache.background import MOST, Tasks, Threads
 from fastcache.errors import BackendError
 from fastcache.events import Reporter
 from fastcache.loading import Loading
-from fastcache.plan import Call, arun
+from fastcache.plan import Call, arun, run
 from fastcache.storing import Found
 
+SECONDS = 20  # for things that happen at once unless they never do
 BACKGROUND = Policy(60, store="background")
 
 
@@ -194,7 +196,7 @@ def test_draining_bears_a_table_that_another_thread_changes(engine):
         def get_loop(self):
             running.pop(self)
             running["later"] = None
-            return None
+            return
 
     running[Elsewhere()] = None
     running[Elsewhere()] = None
@@ -288,3 +290,84 @@ def test_the_last_caller_to_leave_still_ends_the_run() -> None:
         await asyncio.wait_for(ended.wait(), 5)
 
     asyncio.run(main())
+
+
+def call_in_threads(functions):
+    """What each function returns or raises, all of them called at once."""
+    outcomes = [None] * len(functions)
+
+    def call(i, function):
+        try:
+            outcomes[i] = function()
+        except Exception as error:
+            outcomes[i] = error
+
+    threads = [threading.Thread(target=call, args=pair, daemon=True) for pair in enumerate(functions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    return outcomes
+
+
+@pytest.mark.parametrize("caches", [1, 2])
+def test_loaders_that_ask_for_another_key_do_not_starve_their_pool(caches):
+    """With all workers held by outer loaders, those for the inner keys run all the same, also across two caches."""
+    policy = Policy(60, hard_timeout=SECONDS / 2)
+    ours = [MemoryCache(policy=policy) for _ in range(caches)]
+    all_in = threading.Barrier(MOST * caches)
+
+    def outer(cache, other, i):
+        def user(key):
+            all_in.wait(SECONDS)  # every worker is held
+            return other.get_or_load(f"org{key}", str.upper)
+
+        return lambda: cache.get_or_load(f"user{i}", user)
+
+    calls = [outer(cache, ours[n - 1], f"{n}:{i}") for n, cache in enumerate(ours) for i in range(MOST)]
+    assert call_in_threads(calls) == [f"ORGUSER{n}:{i}" for n in range(caches) for i in range(MOST)]
+
+
+def test_an_inner_loader_has_a_time_limit_of_its_own():
+    """A load within a loader ends with LoadTimeout after its own `hard_timeout`, which the outer one may handle."""
+    cache = MemoryCache(policy=Policy(60, hard_timeout=SECONDS))
+    hang = threading.Event()
+
+    def outer(key):
+        try:
+            return cache.get_or_load("inner", lambda key: hang.wait(SECONDS), policy=Policy(60, hard_timeout=0.01))
+        except LoadTimeout:
+            return "in time"
+
+    assert cache.get_or_load("outer", outer) == "in time"
+    hang.set()
+
+
+def test_an_inner_loader_without_a_thread_to_spare_takes_its_turn(monkeypatch):
+    """Where no thread can be started for an inner loader, it waits for a worker."""
+    cache = MemoryCache(policy=Policy(60, hard_timeout=SECONDS))
+    start = threading.Thread.start
+
+    def spare_none(thread):
+        if thread.name == "fastcache-inner-loader":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", spare_none)
+    assert cache.get_or_load("outer", lambda key: cache.get_or_load("inner", str.upper)) == "INNER"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_an_outbox_without_a_thread_is_left_to_the_next_operation(monkeypatch, error):
+    """An invalidation succeeds though no thread can be started for the outbox, which may have one later."""
+    engine = Loading(SlowStore(), Threads(), None, Reporter("test", None))
+    engine.store.away = True
+
+    def spare_none(thread):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", spare_none)
+        run(engine.invalidate_plan("k"))
+    assert not engine._flushing
+    assert len(engine.outbox) == 1
