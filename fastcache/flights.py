@@ -15,7 +15,7 @@ import threading
 from weakref import WeakSet
 
 from fastcache.errors import LoadTimeout
-from fastcache.flight import Flight, ThreadFlight, inside
+from fastcache.flight import Flight, TaskFlight, ThreadFlight, inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -199,6 +199,9 @@ class Flights:
                     if isinstance(other, ThreadFlight):
                         other.followers += 1
         through = [other for other in others if not other.enter(current)]
+        for waited in [flight, *(other for other in others if other not in through)]:
+            if isinstance(waited, TaskFlight):
+                waited.claims += 1
         return flight, mine, [key for other in through for key in others.pop(other)], others
 
 

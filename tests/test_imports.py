@@ -25,7 +25,7 @@ FLOORS = [
     ["plan"],
     ["singleflight"],
     ["policy"],
-    ["events", "background", "outbox", "storing", "loading"],
+    ["events", "workers", "background", "outbox", "storing", "loading"],
     ["janitor"],
     ["memory", "backends", "asyncmemory"],
     ["outage", "breaker", "connection", "pools", "targets", "link", "remote", "commands"],
