@@ -238,6 +238,7 @@ class Storing:
     def invalidate_plan(self, key: Any) -> Plan[None]:
         """Remove a key, or, if the backend doesn't, see to it that nobody here reads it."""
         identity = self.store.identity(key)
+        marks = self.outbox.marks([identity])
         yield from self.forget_plan(identity)
         try:
             yield from self.store.remove_plan([identity])
@@ -245,7 +246,7 @@ class Storing:
             self.reporter.backend_failed(key, error)
             self._post(identity)
         else:
-            self.outbox.discard(identity)
+            self.outbox.done(marks)
             self.reporter.backend_answered()
         finally:
             self.flights.forget(identity)
@@ -253,6 +254,7 @@ class Storing:
     def put_plan(self, key: Any, value: Any, policy: Policy) -> Plan[None]:
         """Store a value that the program wrote, or, if the backend doesn't, see to it that nobody here reads an older."""
         identity = self.store.identity(key)
+        marks = self.outbox.marks([identity])
         yield from self.forget_plan(identity)
         try:
             yield from self.write_plan({identity: value}, {identity: key}, None, policy)
@@ -266,7 +268,7 @@ class Storing:
             self.reporter.tell("store_error", key, error=error)
             yield from self.invalidate_plan(key)
         else:
-            self.outbox.discard(identity)
+            self.outbox.done(marks)
             self.reporter.backend_answered()
         finally:
             self.flights.forget(identity)
@@ -326,7 +328,7 @@ class Storing:
                 outbox.cleared(overflow)
             while batch := outbox.batch(FLUSH_BATCH):
                 yield from self.store.remove_plan(batch)
-                outbox.done(batch.items())
+                outbox.done(batch)
         except BackendError as error:
             self.reporter.backend_failed(None, error)
             if errand is not None:

@@ -1,0 +1,68 @@
+"""What the engine says and serves when writes fail, are interrupted or refused, or the server talks nonsense."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from fastcache import (
+    BackendTimeout,
+    RedisCache,
+    WriteThroughCache,
+)
+from fastcache.plan import run
+
+
+@pytest.fixture
+def cache(server):
+    with RedisCache.from_url(server.url, "p", ttl=60) as cache:
+        yield cache
+
+
+def intercept(cache, replace):
+    """Have `replace(send, command)`, a plan, stand for each command that the cache sends."""
+    send = cache._execute_plan
+    cache._execute_plan = lambda *command, **options: replace(lambda: send(*command, **options), command)
+    return lambda: setattr(cache, "_execute_plan", send)
+
+
+@pytest.mark.parametrize("how", ["set", "set_many", "put", "invalidate"])
+def test_an_older_success_keeps_a_newer_failure_in_the_outbox(cache, how):
+    """A write that was answered before another one failed doesn't say that the backend has the newer value."""
+    db = {}
+    through = WriteThroughCache(cache, db.__getitem__, db.__setitem__)
+    answered, go_on = threading.Event(), threading.Event()
+
+    def replace(send, command):
+        if threading.current_thread().name == "second":
+            raise BackendTimeout("too late")
+        reply = yield from send()
+        if threading.current_thread().name == "first":
+            answered.set()
+            go_on.wait(10)
+        return reply
+
+    loading = cache._loading
+    cache.set("k", "v0")
+    writes = {
+        "set": lambda: cache.set("k", "v1"),
+        "set_many": lambda: cache.set_many({"k": "v1"}),
+        "put": lambda: run(loading.put_plan("k", "v1", loading.policy_for(None, None))),
+        "invalidate": lambda: run(loading.invalidate_plan("k")),
+    }
+    restore = intercept(cache, replace)
+    if how == "set_many":
+        send_many = cache._pipeline_plan
+        cache._pipeline_plan = lambda commands: replace(lambda: send_many(commands), ("pipeline",))
+    first = threading.Thread(target=writes[how], name="first")
+    first.start()
+    assert answered.wait(10)
+    second = threading.Thread(target=through.set, args=("k", "v2"), name="second")
+    second.start()
+    second.join()
+    go_on.set()
+    first.join()
+    restore()
+    assert len(loading.outbox) == 1
+    assert through.get("k") == "v2"
