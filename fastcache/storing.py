@@ -239,12 +239,15 @@ class Storing:
         """Remove a key, or, if the backend doesn't, see to it that nobody here reads it."""
         identity = self.store.identity(key)
         marks = self.outbox.marks([identity])
-        yield from self.forget_plan(identity)
         try:
+            yield from self.forget_plan(identity)
             yield from self.store.remove_plan([identity])
         except BackendError as error:
             self.reporter.backend_failed(key, error)
             self._post(identity)
+        except BaseException as error:
+            yield from self._interrupted_plan(identity, error)
+            raise
         else:
             self.outbox.done(marks)
             self.reporter.backend_answered()
@@ -255,8 +258,8 @@ class Storing:
         """Store a value that the program wrote, or, if the backend doesn't, see to it that nobody here reads an older."""
         identity = self.store.identity(key)
         marks = self.outbox.marks([identity])
-        yield from self.forget_plan(identity)
         try:
+            yield from self.forget_plan(identity)
             yield from self.write_plan({identity: value}, {identity: key}, None, policy)
         except BackendError as error:
             self.reporter.backend_failed(key, error)
@@ -267,11 +270,21 @@ class Storing:
         except SerializationError as error:
             self.reporter.tell("store_error", key, error=error)
             yield from self.invalidate_plan(key)
+        except BaseException as error:
+            yield from self._interrupted_plan(identity, error)
+            raise
         else:
             self.outbox.done(marks)
             self.reporter.backend_answered()
         finally:
             self.flights.forget(identity)
+
+    def _interrupted_plan(self, identity: Any, error: BaseException) -> Plan[None]:
+        """Whether a write took place isn't known: see to it that nobody here reads what it was to replace."""
+        if not self.store.local:
+            self._post(identity)
+        elif not isinstance(error, Exception):  # an error is that of an `on_evict`, after the write
+            yield from self.store.remove_plan([identity])
 
     def exclusive_plan(self, key: Any, plan: Plan[Any]) -> Plan[Any]:
         """Run a plan while no other such plan runs for the key in this process (in asyncio, in this event loop)."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
 
 from fastcache import (
     BackendTimeout,
+    CacheAside,
     RedisCache,
     WriteThroughCache,
 )
@@ -66,3 +68,23 @@ def test_an_older_success_keeps_a_newer_failure_in_the_outbox(cache, how):
     restore()
     assert len(loading.outbox) == 1
     assert through.get("k") == "v2"
+
+
+@pytest.mark.parametrize("how", ["set", "update"])
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, asyncio.CancelledError])
+def test_an_interrupted_write_leaves_no_old_value_to_read(cache, how, interrupt):
+    """Once the saver ran, an interrupt before the cache has heard of it keeps the key from being read from the cache."""
+    db = {"k": 1}
+    pattern = {"set": WriteThroughCache, "update": CacheAside}[how](cache, db.__getitem__, db.__setitem__)
+    assert pattern.get("k") == 1
+
+    def replace(send, command):
+        if command[0] in ("SET", "UNLINK"):
+            raise interrupt
+        return (yield from send())
+
+    restore = intercept(cache, replace)
+    with pytest.raises(interrupt):
+        getattr(pattern, how)("k", 2)
+    restore()
+    assert pattern.get("k") == 2
