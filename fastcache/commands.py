@@ -28,7 +28,7 @@ from fastcache.outage import is_outage, is_timeout
 from fastcache.plan import Call, Join
 from fastcache.policy import Policy
 from fastcache.remote import RemoteStore
-from fastcache.replies import batches
+from fastcache.replies import batches, is_sound
 from fastcache.serializers import Serializer
 from fastcache.targets import Target
 
@@ -112,7 +112,7 @@ class Commands(Generic[AnyLink]):
             raise self._failure(command[0], error, target) from error
         if target.breaker.failures:
             target.breaker.answered()
-        return reply
+        return self._checked(command[0], reply)
 
     def _pipeline_plan(self, commands: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
         """Send many commands in one round trip (in a cluster, one per node). Replies that are errors are returned."""
@@ -129,6 +129,7 @@ class Commands(Generic[AnyLink]):
         self._expect(replies, commands)
         moved = []
         for place, (reply, target) in enumerate(zip(replies, targets, strict=True)):
+            self._checked(commands[place][0], reply)
             if isinstance(reply, AskError | TryAgainError):  # MovedError is an AskError
                 moved.append(place)
             elif isinstance(reply, Exception) and not isinstance(reply, ResponseError):
@@ -306,9 +307,7 @@ class Commands(Generic[AnyLink]):
         yield from self._writing_plan(names.values(), self._store_many_plan(names, data, lifetime))
         self._loading.outbox.done(marks)
 
-    def _store_many_plan(
-        self, names: dict[Any, bytes], data: dict[Any, bytes], lifetime: tuple[Any, ...]
-    ) -> Steps[None]:
+    def _store_many_plan(self, names: dict[Any, bytes], data: dict[Any, bytes], lifetime: tuple[Any, ...]) -> Steps[None]:
         for batch in batches(list(names)):
             replies = yield from self._pipeline_plan([("SET", names[key], data[key], *lifetime) for key in batch])
             self._expect(replies, batch)
@@ -389,8 +388,12 @@ class Commands(Generic[AnyLink]):
             if int(cursor) == 0:
                 return deleted
 
+    def _checked(self, command: str, reply: Any) -> Any:
+        if not is_sound(command, reply):
+            self._backend_errors += 1
+            raise BackendError(f"Redis at {self._link.breaker.server}: {command}: not a reply to that: {reply!r:.80}")
+        return reply
+
     def _expect(self, replies: Any, asked: Sequence[Any]) -> None:
         if not isinstance(replies, list) or len(replies) != len(asked):
-            raise BackendError(
-                f"Redis at {self._link.breaker.server}: expected {len(asked)} replies, got {replies!r:.80}"
-            )
+            raise BackendError(f"Redis at {self._link.breaker.server}: expected {len(asked)} replies, got {replies!r:.80}")

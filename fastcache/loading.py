@@ -17,7 +17,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from fastcache.errors import MISSING, BackendError, ConfigurationError
+from fastcache.errors import MISSING, ConfigurationError
 from fastcache.plan import Call, Plan
 from fastcache.policy import Policy
 from fastcache.storing import Errand, Found, Storing
@@ -112,7 +112,7 @@ class Loading(Storing):
             return {}
         try:
             found = yield from self.store.read_plan(wanted, errand.type, errand.policy)
-        except BackendError as error:
+        except self._failures as error:
             self._failed(errand, identities, error)
             return {}
         self.reporter.backend_answered()

@@ -91,7 +91,7 @@ class Store(Protocol):
         """Of a local store: the lock of the flights, for checking and storing at once."""
         ...
 
-    def unreachable(self, error: BackendError | None) -> bool:
+    def unreachable(self, error: Exception | None) -> bool:
         """Whether the backend is away, said by its error; None: whether it is known to be away without asking it."""
         ...
 
@@ -140,6 +140,8 @@ class Storing:
         self.policy = policy
         self._held_off: LRUCache[Any, tuple[float, float]] = LRUCache(MOST_HELD_OFF)
         self._flushing = False
+        # Of a store elsewhere, any error is the backend's: its replies may be anything. In memory: a callback's.
+        self._failures: type[Exception] = BackendError if store.local else Exception
 
     def _failed(self, errand: Errand, identities: list[Any], error: BaseException) -> None:
         errand.alive = False
@@ -200,10 +202,10 @@ class Storing:
                 refused = yield from self.write_plan(kept, errand.keys, errand.found, policy, load_seconds)
                 for identity in refused:
                     self.reporter.refuse(errand.keys[identity])
-        except BackendError as error:
-            self._failed(errand, list(values), error)
         except SerializationError as error:
             self.reporter.tell("store_error", errand.name(list(values)), error=error)
+        except self._failures as error:
+            self._failed(errand, list(values), error)
 
     def write_plan(
         self,
@@ -242,7 +244,7 @@ class Storing:
         try:
             yield from self.forget_plan(identity)
             yield from self.store.remove_plan([identity])
-        except BackendError as error:
+        except self._failures as error:
             self.reporter.backend_failed(key, error)
             self._post(identity)
         except BaseException as error:
@@ -261,15 +263,15 @@ class Storing:
         try:
             yield from self.forget_plan(identity)
             yield from self.write_plan({identity: value}, {identity: key}, None, policy)
-        except BackendError as error:
+        except SerializationError as error:
+            self.reporter.tell("store_error", key, error=error)
+            yield from self.invalidate_plan(key)
+        except self._failures as error:
             self.reporter.backend_failed(key, error)
             if self.store.unreachable(error):
                 self._post(identity)
             else:
                 yield from self.invalidate_plan(key)  # it said no, so it is there
-        except SerializationError as error:
-            self.reporter.tell("store_error", key, error=error)
-            yield from self.invalidate_plan(key)
         except BaseException as error:
             yield from self._interrupted_plan(identity, error)
             raise
@@ -342,7 +344,7 @@ class Storing:
             while batch := outbox.batch(FLUSH_BATCH):
                 yield from self.store.remove_plan(batch)
                 outbox.done(batch)
-        except BackendError as error:
+        except self._failures as error:
             self.reporter.backend_failed(None, error)
             if errand is not None:
                 errand.alive = False

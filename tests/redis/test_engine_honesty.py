@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socketserver
 import threading
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from fastcache import (
     BackendTimeout,
     CacheAside,
+    Policy,
     RedisCache,
     WriteThroughCache,
 )
@@ -88,3 +91,54 @@ def test_an_interrupted_write_leaves_no_old_value_to_read(cache, how, interrupt)
         getattr(pattern, how)("k", 2)
     restore()
     assert pattern.get("k") == 2
+
+
+class Nonsense(socketserver.ThreadingTCPServer):
+    """A server that says OK to greetings and the same thing to everything else."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, reply):
+        self.reply = reply
+        super().__init__(("127.0.0.1", 0), Answers)
+
+
+class Answers(socketserver.BaseRequestHandler):
+    def handle(self):
+        try:
+            while data := self.request.recv(65536):
+                n = len(re.findall(rb"(?:^|\r\n)\*\d+\r\n", data)) or 1
+                answer = self.server.reply * n
+                if b"HELLO" in data:
+                    answer = b"%1\r\n+proto\r\n:3\r\n" + b"+OK\r\n" * (n - 1)
+                elif b"CLIENT" in data:
+                    answer = b"+OK\r\n" * n
+                self.request.sendall(answer)
+        except OSError:
+            pass
+
+
+REPLIES = [b"+OK\r\n", b":1\r\n", b"*1\r\n+x\r\n", b"*0\r\n", b"$-1\r\n", b",1.5\r\n", b"_\r\n", b"#t\r\n"]
+REPLIES += [b"%1\r\n+a\r\n+b\r\n"]
+REPLIES += [b"$4\r\njunk\r\n", b"$17\r\n\xc1fc\x01\x00" + bytes(6) + b"\x27\x10" + bytes(4) + b"\r\n", b"-ERR x\r\n"]
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+@pytest.mark.parametrize("policy", [None, Policy(60, stale_for=60, refresh_ahead=1.0)], ids=["plain", "stale_for"])
+def test_a_reply_of_the_wrong_type_is_a_failure_of_the_backend(reply, policy):
+    """Whatever a server answers, callers get what the loader returns, and a write is not taken for done."""
+    server = Nonsense(reply)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        url = f"redis://127.0.0.1:{server.server_address[1]}?protocol=3"
+        with RedisCache.from_url(url, "p", ttl=60, policy=policy) as cache:
+            assert cache.get_or_load("k", str.upper) == "K"
+            assert cache.get_or_load_many(["a", "b"], lambda keys: dict.fromkeys(keys, 1)) == {"a": 1, "b": 1}
+            CacheAside(cache, str.upper, lambda key, value: None).update("k", "x")
+            WriteThroughCache(cache, str.upper, lambda key, value: None).set("k", "x")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
