@@ -86,7 +86,7 @@ class Loading(Storing):
         missing: list[Any] = []
         for identity in errand.keys:
             found = errand.found.get(identity)
-            if found is None or found.broken:
+            if found is None or found.broken or (found.stale and not errand.policy.stale_for):
                 landed = self.flights.landed.get(identity, missing)
                 if landed is missing or identity in self.outbox:
                     missing.append(identity)

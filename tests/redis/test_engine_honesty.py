@@ -12,6 +12,7 @@ import pytest
 from fastcache import (
     BackendTimeout,
     CacheAside,
+    MemoryCache,
     Policy,
     RedisCache,
     WriteThroughCache,
@@ -142,3 +143,15 @@ def test_a_reply_of_the_wrong_type_is_a_failure_of_the_backend(reply, policy):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_a_stale_value_is_served_only_where_the_caller_allows_it():
+    """Another caller's stale_for keeps the value; who has none gets a fresh one, or the loader's error."""
+    now = [0.0]
+    with MemoryCache(timer=lambda: now[0]) as cache:
+        cache.get_or_load("k", lambda key: "old", policy=Policy(1, jitter=0, stale_for=100))
+        now[0] = 2.0
+        with pytest.raises(ZeroDivisionError):
+            cache.get_or_load("k", lambda key: 1 / 0, policy=Policy(60))
+        assert cache.get_or_load("k", lambda key: "new", policy=Policy(60)) == "new"
+        assert cache.get("k") == "new"
