@@ -76,7 +76,7 @@ class Loading(Storing):
 
     def _fetch_plan(self, errand: Errand) -> Plan[dict[Any, Any]]:
         """A value (or MISSING) for each key of the errand."""
-        if self.outbox:
+        if self.outbox and self._clock() >= self._flush_after:
             yield from self._flush_plan(errand)
         errand.seen = self.flights.landings
         errand.found = yield from self._read_plan(errand, list(errand.keys))

@@ -140,6 +140,7 @@ class Storing:
         self.policy = policy
         self._held_off: LRUCache[Any, tuple[float, float]] = LRUCache(MOST_HELD_OFF)
         self._flushing = False
+        self._flush_after = -math.inf  # the calls' own flushing, after one that failed
         # Of a store elsewhere, any error is the backend's: its replies may be anything. In memory: a callback's.
         self._failures: type[Exception] = BackendError if store.local else Exception
 
@@ -346,7 +347,8 @@ class Storing:
                 outbox.done(batch)
         except self._failures as error:
             self.reporter.backend_failed(None, error)
-            if errand is not None:
+            self._flush_after = self._clock() + FLUSH_INTERVAL
+            if errand is not None and self.store.unreachable(error):
                 errand.alive = False
         else:
             self.reporter.backend_answered()

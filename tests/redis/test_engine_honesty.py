@@ -8,8 +8,10 @@ import socketserver
 import threading
 
 import pytest
+from redis.exceptions import ResponseError
 
 from fastcache import (
+    BackendError,
     BackendTimeout,
     CacheAside,
     MemoryCache,
@@ -155,3 +157,26 @@ def test_a_stale_value_is_served_only_where_the_caller_allows_it():
             cache.get_or_load("k", lambda key: 1 / 0, policy=Policy(60))
         assert cache.get_or_load("k", lambda key: "new", policy=Policy(60)) == "new"
         assert cache.get("k") == "new"
+
+
+def test_a_refused_invalidation_leaves_the_other_keys_cached(cache):
+    """The server answers, so the calls for other keys read it, and only one in a while tries the refused one again."""
+    loads, sent = [], []
+    aside = CacheAside(cache, lambda key: loads.append(key) or 1)
+    aside.get("a")
+
+    def replace(send, command):
+        sent.append(command[0])
+        if command[0] == "UNLINK":
+            raise BackendError("NOPERM") from ResponseError("NOPERM")
+        return (yield from send())
+
+    restore = intercept(cache, replace)
+    cache._loading._clock = lambda: 0.0
+    aside.invalidate("other")
+    for _ in range(10):
+        assert aside.get("a") == 1
+    restore()
+    assert loads == ["a"]
+    assert sent.count("GET") == 10
+    assert sent.count("UNLINK") <= 3
