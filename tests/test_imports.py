@@ -28,7 +28,7 @@ FLOORS = [
     ["events", "workers", "background", "outbox", "storing", "loading"],
     ["janitor"],
     ["memory", "backends", "asyncmemory"],
-    ["outage", "breaker", "connection", "pools", "targets", "link", "remote", "commands"],
+    ["outage", "breaker", "connection", "pools", "targets", "link", "replies", "remote", "commands"],
     ["redis"],
     ["tiered"],
     ["patterns"],
