@@ -148,7 +148,10 @@ class Breaker:
         with self._lock:
             if self.state == "closed" or (self._probe is not None and self._probe.alive()):
                 return
-            self._probe = _Probe(self, ping, asynchronous)
+            try:
+                self._probe = _Probe(self, ping, asynchronous)
+            except RuntimeError:  # no thread can be started, or the loop is being closed: the next caller tries again
+                self._probe = None
 
     def stop_probing(self, owner: object) -> _Probe | None:
         """End the probe if it goes through `owner`, which is about to be closed. The next caller starts another."""
@@ -201,7 +204,12 @@ class _Probe:
         if asynchronous:
             loop = asyncio.get_running_loop()
             # In an empty context: the probe outlives the request that happened to start it.
-            self._task = loop.create_task(arun(self._plan(asyncio.sleep)), context=contextvars.Context())
+            probing = arun(self._plan(asyncio.sleep))
+            try:
+                self._task = loop.create_task(probing, context=contextvars.Context())
+            except RuntimeError:
+                probing.close()
+                raise
         else:
             self._thread = threading.Thread(
                 target=lambda: run(self._plan(self._stopped.wait)), name="fastcache-probe", daemon=True

@@ -208,3 +208,19 @@ def test_a_trial_on_a_server_that_is_away_costs_one_caller_its_wait(face):
     assert "not tried" not in str(caught.value)
     with pytest.raises(BackendError, match="not tried"):
         cache.get("a")
+
+
+def test_without_a_thread_a_caller_gets_a_backend_error(monkeypatch):
+    """The next caller tries again to start the probe, and the trial needs none."""
+    cache = RedisCache.from_url(f"redis://127.0.0.1:{servers.free_port()}", ttl=60)
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        fail(cache, FAILURES_TO_OPEN + 2)
+    assert cache._link.breaker._probe is None
+    fail(cache, 1)
+    assert cache._link.breaker._probe.alive()
+    cache.close()
