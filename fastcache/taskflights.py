@@ -31,7 +31,6 @@ class TaskFlights(Flights):
         super()._start_afresh()
         self._tables: WeakKeyDictionary[AbstractEventLoop, dict[Any, TaskFlight]] = WeakKeyDictionary()
         self._stores: dict[AbstractEventLoop, dict[Flight, list[Any]]] = {}  # what is being stored, and by which loop
-        self._landed: dict[Any, Any] = {}
 
     def _all(self) -> Iterator[dict[Any, Any]]:
         return iter(list(self._tables.values()))
@@ -58,10 +57,6 @@ class TaskFlights(Flights):
         if self._stores:
             self._end_stranded()
         return self._landed
-
-    @landed.setter
-    def landed(self, values: dict[Any, Any]) -> None:
-        self._landed = values
 
     def forget(self, key: Any) -> Any:
         if self._stores:
