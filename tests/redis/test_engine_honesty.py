@@ -220,3 +220,23 @@ def test_a_value_on_its_way_into_the_store_is_not_loaded_again(cache):
     hold.set()
     assert cache.drain(10)
     assert runs == ["k"]
+
+
+def test_a_refused_key_is_not_saved(cache):
+    """`update` says that the cache can't have such a key before the saver runs."""
+    saved = []
+    with pytest.raises(TypeError, match="a key is"):
+        CacheAside(cache, str, lambda key, value: saved.append(key)).update(7, "v")
+    assert saved == []
+
+
+def test_a_reply_that_is_an_error_does_not_say_that_the_backend_is_away(server):
+    """A key of the wrong kind fails each time, and the backend neither goes away nor comes back."""
+    kinds = []
+    with RedisCache.from_url(server.url, "p", ttl=60, on_event=lambda event: kinds.append(event.kind)) as cache:
+        cache.client.lpush("p:list", "x")
+        for number in range(3):
+            cache.get_or_load("list", str)
+            cache.get_or_load(str(number), str)
+    assert kinds.count("backend_error") == 3
+    assert not {"backend_away", "backend_back"} & set(kinds)
