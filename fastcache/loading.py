@@ -172,6 +172,10 @@ class Loading(Storing):
             found = yield from self._read_plan(errand, identities)
             errand.found.update(found)
             values = {key: found[key].value for key in found if not (found[key].stale or found[key].broken)}
+            for identity in identities:
+                landed = self.flights.landed.get(identity, values)  # on its way into the store: no second run for that
+                if identity not in values and landed is not values and identity not in self.outbox:
+                    values[identity] = landed
         todo = [identity for identity in identities if identity not in values]
         if todo:
             started = perf_counter()

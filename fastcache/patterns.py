@@ -76,6 +76,7 @@ class _Pattern:
     def _update_plan(self, key: Any, value: Any) -> Plan[None]:
         if self._saver is None:
             raise ConfigurationError(f"{type(self).__name__}.update needs a saver: give one to the constructor")
+        hash(self._loading.store.identity(self._key(key)))  # a key that the cache refuses isn't saved
 
         def plan() -> Plan[None]:
             yield from self._save_plan(key, value)

@@ -144,9 +144,9 @@ class Storing:
         # Of a store elsewhere, any error is the backend's: its replies may be anything. In memory: a callback's.
         self._failures: type[Exception] = BackendError if store.local else Exception
 
-    def _failed(self, errand: Errand, identities: list[Any], error: BaseException) -> None:
+    def _failed(self, errand: Errand, identities: list[Any], error: Exception) -> None:
         errand.alive = False
-        self.reporter.backend_failed(errand.name(identities), error)
+        self.reporter.backend_failed(errand.name(identities), error, self.store.unreachable(error))
 
     def _hold_off(self, identity: Any, policy: Policy) -> None:
         _, last = self._held_off.get(identity, (0.0, 0.0))
@@ -246,7 +246,7 @@ class Storing:
             yield from self.forget_plan(identity)
             yield from self.store.remove_plan([identity])
         except self._failures as error:
-            self.reporter.backend_failed(key, error)
+            self.reporter.backend_failed(key, error, self.store.unreachable(error))
             self._post(identity)
         except BaseException as error:
             yield from self._interrupted_plan(identity, error)
@@ -268,7 +268,7 @@ class Storing:
             self.reporter.tell("store_error", key, error=error)
             yield from self.invalidate_plan(key)
         except self._failures as error:
-            self.reporter.backend_failed(key, error)
+            self.reporter.backend_failed(key, error, self.store.unreachable(error))
             if self.store.unreachable(error):
                 self._post(identity)
             else:
@@ -346,7 +346,7 @@ class Storing:
                 yield from self.store.remove_plan(batch)
                 outbox.done(batch)
         except self._failures as error:
-            self.reporter.backend_failed(None, error)
+            self.reporter.backend_failed(None, error, self.store.unreachable(error))
             self._flush_after = self._clock() + FLUSH_INTERVAL
             if errand is not None and self.store.unreachable(error):
                 errand.alive = False

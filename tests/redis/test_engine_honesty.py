@@ -180,3 +180,63 @@ def test_a_refused_invalidation_leaves_the_other_keys_cached(cache):
     assert loads == ["a"]
     assert sent.count("GET") == 10
     assert sent.count("UNLINK") <= 3
+
+
+def test_a_value_on_its_way_into_the_store_is_not_loaded_again(cache):
+    """A caller that missed before another's load ended finds its value, though a slow store has yet to take it."""
+    runs, gate, loading, late, go_on, hold = [], *(threading.Event() for _ in range(5))
+    policy = Policy(60, store="background")
+
+    def load(key):
+        runs.append(key)
+        loading.set()
+        gate.wait(10)
+        return key
+
+    def replace(send, command):
+        if command[0] == "SET":
+            hold.wait(10)
+        return (yield from send())
+
+    def share_late(*arguments):
+        if threading.current_thread().name == "late":
+            late.set()
+            go_on.wait(10)
+        return share(*arguments)
+
+    share = cache._flights.share_many
+    cache._flights.share_many = share_late
+    intercept(cache, replace)
+    threads = []
+    for name, reached in (("leader", loading), ("late", late)):
+        thread = threading.Thread(target=cache.get_or_load, args=("k", load), kwargs={"policy": policy}, name=name)
+        threads.append(thread)
+        thread.start()
+        assert reached.wait(10)
+    gate.set()
+    threads[0].join()
+    go_on.set()
+    threads[1].join()
+    hold.set()
+    assert cache.drain(10)
+    assert runs == ["k"]
+
+
+def test_a_refused_key_is_not_saved(cache):
+    """`update` says that the cache can't have such a key before the saver runs."""
+    saved = []
+    with pytest.raises(TypeError, match="a key is"):
+        CacheAside(cache, str, lambda key, value: saved.append(key)).update(7, "v")
+    assert saved == []
+
+
+def test_a_reply_that_is_an_error_does_not_say_that_the_backend_is_away(server):
+    """A key of the wrong kind fails each time, and the backend neither goes away nor comes back."""
+    kinds = []
+    with RedisCache.from_url(server.url, "p", ttl=60, on_event=lambda event: kinds.append(event.kind)) as cache:
+        cache.client.lpush("p:list", "x")
+        for number in range(3):
+            cache.get_or_load("list", str)
+            cache.get_or_load(str(number), str)
+    assert kinds.count("backend_error") == 3
+    assert not {"backend_away", "backend_back"} & set(kinds)
