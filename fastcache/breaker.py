@@ -141,13 +141,26 @@ class Breaker:
 
         `ping` is a bound method, held weakly: a dropped cache doesn't go on probing. An asyncio cache probes from a
         task of the running loop, another one from a daemon thread; a probe whose loop has stopped is replaced.
+
+        The next PING goes through the caller that was turned away last, rather than the one whose PING has just failed:
+        a client that can't reach its server, say by a wrong certificate, doesn't keep out one that can.
         """
         probe = self._probe
-        if probe is not None and probe.alive():
+        if probe is not None and probe.alive() and not probe.could_use(ping):
             return
         with self._lock:
-            if self.state == "closed" or (self._probe is not None and self._probe.alive()):
+            if self.state == "closed":
                 return
+            probe = self._probe
+            if probe is not None and probe.alive():
+                if self.state == "half-open" or not probe.could_use(ping):
+                    return  # a PING is out
+                if probe.runs_here(asynchronous):
+                    probe.use(ping)
+                    return
+                if not probe.has_failed():
+                    return  # its turn first: callers of different threads and loops don't replace each other's at once
+                probe.stop()
             try:
                 self._probe = _Probe(self, ping, asynchronous)
             except RuntimeError:  # no thread can be started, or the loop is being closed: the next caller tries again
@@ -198,6 +211,7 @@ class _Probe:
     def __init__(self, breaker: Breaker, ping: Ping, asynchronous: bool) -> None:
         self._breaker = breaker
         self._ping = weakref.WeakMethod(ping)
+        self._failed: weakref.WeakMethod[Ping] | None = None  # the last that got no PONG
         self._stopped = threading.Event()
         self._task: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
@@ -221,6 +235,22 @@ class _Probe:
             return self._thread.is_alive()
         assert self._task is not None
         return not self._task.done() and self._task.get_loop().is_running()
+
+    def could_use(self, ping: Ping) -> bool:
+        """Whether `ping` is another one than the next and the last to fail."""
+        return self._ping() != ping and (self._failed is None or self._failed() != ping)
+
+    def use(self, ping: Ping) -> None:
+        self._ping = weakref.WeakMethod(ping)
+
+    def has_failed(self) -> bool:
+        return self._failed is not None
+
+    def runs_here(self, asynchronous: bool) -> bool:
+        """Whether a caller's ping can run where this probe does: in a thread, or in the running event loop."""
+        if self._task is None or not asynchronous:
+            return self._task is None and not asynchronous
+        return self._task.get_loop() is asyncio.get_running_loop()
 
     def belongs_to(self, owner: object) -> bool:
         ping = self._ping()
@@ -258,6 +288,7 @@ class _Probe:
             try:
                 yield Call(ping)
             except Exception as error:
+                self._failed = weakref.WeakMethod(ping)
                 if not breaker._probing(self, "open", ended=True):
                     return
                 if answers_ping(error):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from weakref import WeakMethod
 
 import pytest
+import redis
+import redis.asyncio
 import redis.exceptions as rexc
 import servers
 
-from fastcache.breaker import FAILURES_TO_OPEN, PROBE_INTERVAL, Breaker
+from fastcache.breaker import FAILURES_TO_OPEN, PROBE_INTERVAL, Breaker, _Probe
 from fastcache.errors import BackendError
+from fastcache.plan import run
 from fastcache.redis import AsyncRedisCache, RedisCache
+from fastcache.targets import identify
 
 
 class Clock:
@@ -224,3 +229,101 @@ def test_without_a_thread_a_caller_gets_a_backend_error(monkeypatch):
     fail(cache, 1)
     assert cache._link.breaker._probe.alive()
     cache.close()
+
+
+def test_tls_and_its_certificates_are_part_of_the_servers_identity():
+    """A cache that speaks TLS to a plain port, or trusts the wrong CA, doesn't shut out the others."""
+    address = "127.0.0.1:7000"
+    tls = f"rediss://{address}"
+    urls = [f"redis://{address}", tls, f"{tls}?ssl_ca_certs=/a", f"{tls}?ssl_ca_certs=/b"]
+    pairs = [(identify(redis.from_url(url))[0], identify(redis.asyncio.from_url(url))[0]) for url in urls]
+    assert all(sync == asynchronous for sync, asynchronous in pairs)
+    assert len({sync for sync, _ in pairs}) == len(urls)
+    secret = identify(redis.from_url(urls[1], ssl_password="secret"))
+    assert "secret" not in repr(secret)
+
+
+def test_a_cache_that_speaks_tls_to_a_plain_port_shuts_out_nobody_else(server):
+    """They have a breaker each."""
+    good = RedisCache.from_url(server.url, ttl=60)
+    bad = RedisCache.from_url(server.url.replace("redis:", "rediss:"), ttl=60)
+    fail(bad)
+    good.set("a", 1)
+    assert (good.stats().breaker, bad.stats().breaker) == ("closed", "open")
+    good.close()
+    bad.close()
+
+
+class Counted:
+    """A link whose PING fails, or doesn't."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.pings = 0
+
+    def ping(self):
+        self.pings += 1
+        if self.error is not None:
+            raise self.error
+
+
+def test_the_next_ping_is_that_of_the_caller_refused_last():
+    """But not the one that has just failed: a client that can't reach its server doesn't keep out one that can."""
+    clock = Clock()
+    breaker = opened(clock)
+    bad, good = Counted(rexc.ConnectionError("certificate verify failed")), Counted()
+    slept, go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def sleep(_):
+        slept.release()
+        assert go.acquire(timeout=10)
+
+    probe = object.__new__(_Probe)
+    probe.__dict__.update(_breaker=breaker, _stopped=threading.Event(), _task=None, _failed=None)
+    probe.use(bad.ping)
+    probe._thread = threading.Thread(target=lambda: run(probe._plan(sleep)))
+    breaker._probe = probe
+    probe._thread.start()
+    assert slept.acquire(timeout=10)
+    clock.now += PROBE_INTERVAL
+    go.release()
+    assert slept.acquire(timeout=10)
+    assert (bad.pings, good.pings) == (1, 0)
+    breaker.keep_probing(good.ping, False)
+    breaker.keep_probing(bad.ping, False)
+    clock.now += PROBE_INTERVAL
+    go.release()
+    probe._thread.join(10)
+    assert (bad.pings, good.pings, breaker.state) == (1, 1, "closed")
+
+
+def test_a_probe_that_failed_gives_way_to_a_caller_of_the_other_face():
+    """A thread can't await that one's PING."""
+    clock = Clock()
+    breaker = opened(clock)
+    bad, pinged = Counted(rexc.ConnectionError("certificate verify failed")), []
+
+    class Good:
+        async def ping(self):
+            pinged.append(1)
+
+    good = Good()
+
+    async def main():
+        breaker.keep_probing(bad.ping, False)
+        thread = breaker._probe
+        breaker.keep_probing(good.ping, True)
+        assert breaker._probe is thread, "its turn came first"
+        thread._failed = WeakMethod(bad.ping)
+        breaker.keep_probing(good.ping, True)
+        await asyncio.to_thread(thread.join)
+        assert not thread.alive()
+        task = breaker._probe
+        clock.now += PROBE_INTERVAL
+        task.stop()
+        breaker._probe = None
+        breaker.keep_probing(good.ping, True)
+        await asyncio.wait_for(asyncio.shield(breaker._probe._task), 10)
+
+    asyncio.run(main())
+    assert (pinged, breaker.state) == ([1], "closed")
