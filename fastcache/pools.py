@@ -115,6 +115,25 @@ class _AsyncPool(aio.BlockingConnectionPool):
         self._available_connections.append(connection)
 
 
+def _check_readable(url: object) -> None:
+    """Refuse a URL that is split in the midst of its password, before a message or a connection shows a part of it."""
+    if not isinstance(url, str):
+        return  # redis-py says so
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises ValueError
+    except ValueError:
+        unreadable = True
+    else:
+        unreadable = "@" in parts.path + parts.query + parts.fragment
+        unreadable = unreadable and (parts.scheme != "unix" or bool(parts.netloc))  # a socket's path may have one
+    if unreadable:
+        raise ConfigurationError(
+            "the URL can't be read: / ? # and @ in a password must be percent-encoded (%2F %3F %23 %40), and a port is a "
+            "number, as in redis://:password@host:6379/0"
+        ) from None
+
+
 def _options(url: str, lines: Lines, options: dict[str, Any], connection: Any, retry: type) -> dict[str, Any]:
     """All options of the pool and its connections: the defaults, then the caller's, then what the URL says."""
     try:
@@ -167,6 +186,7 @@ def _checked(pool: Any) -> Any:
 
 def sync_pool(url: str, lines: Lines, options: dict[str, Any]) -> Any:
     """A pool of blocking connections to the server at `url`. Connects to nothing yet."""
+    _check_readable(url)
     try:
         pool = cast(Any, _SyncPool)(**_options(url, lines, options, sio, Retry))
     except (TypeError, ValueError) as error:
@@ -176,6 +196,7 @@ def sync_pool(url: str, lines: Lines, options: dict[str, Any]) -> Any:
 
 def async_pool(url: str, lines: Lines, options: dict[str, Any]) -> Any:
     """A pool of asyncio connections to the server at `url`, for one event loop. Connects to nothing yet."""
+    _check_readable(url)
     try:
         pool = _AsyncPool(**_options(url, lines, options, aio, cast(type, redis.asyncio.retry.Retry)))
     except (TypeError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl
+import traceback
 from collections.abc import Iterator
 
 import pytest
@@ -203,6 +204,29 @@ def test_a_bad_url_is_refused(face, url):
     """At construction."""
     with pytest.raises(ConfigurationError, match="redis://"):
         face.cls.from_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:s3cr/et@127.0.0.1:7711/0",
+        "redis://user:s3cr?et@127.0.0.1:7711/0",
+        "redis://:s3cr#et@127.0.0.1:7711",
+        "redis://:123/s3cret@127.0.0.1:7711/0",
+        "redis://:123?s3cret@127.0.0.1:7711/0",
+        "redis://:x@y/s3cret@127.0.0.1:7711/0",
+        "redis://:s3cret@[::1",
+        "rediss://:s3cret@127.0.0.1:99999",
+        "unix://:s3cr/et@/run/redis.sock",
+    ],
+)
+def test_an_unreadable_url_shows_nothing_of_its_password(face, url):
+    """Neither in the message nor in the errors chained to it."""
+    with pytest.raises(ConfigurationError, match="percent-encoded") as caught:
+        face.cls.from_url(url)
+    assert "s3cr" not in "".join(traceback.format_exception_only(caught.value))
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize(
