@@ -27,13 +27,14 @@ __all__ = ["LINES", "Lines"]
 
 
 class Lines:
-    """What the connections of one cache share: the breaker of their server, and whether it refused HELLO."""
+    """What the connections of one cache share: their server's breaker, whether it refused HELLO, and the TLS context."""
 
-    __slots__ = ("breaker", "hello_refused")
+    __slots__ = ("breaker", "hello_refused", "tls")
 
     def __init__(self, breaker: Breaker | None) -> None:
         self.breaker = breaker
         self.hello_refused = False
+        self.tls: Any = None  # of asyncio's connections
 
     def __deepcopy__(self, memo: object) -> Lines:
         return self
@@ -195,7 +196,12 @@ class _AsyncTcpLine(_AsyncLine, aio.Connection):
 
 
 class _AsyncTlsLine(_AsyncLine, aio.SSLConnection):
-    pass
+    def _connection_arguments(self) -> Any:
+        """With one TLS context for all: to make one takes 30 ms, in which the event loop stands still."""
+        if self._lines.tls is None:
+            self._lines.tls = self.ssl_context
+        self.ssl_context = self._lines.tls
+        return super()._connection_arguments()
 
 
 class _AsyncUnixLine(_AsyncLine, aio.UnixDomainSocketConnection):

@@ -180,6 +180,25 @@ def test_tls_connections_dropped_between_calls_are_not_noticed(face, tls_server)
         assert cache.get("a") == 1
 
 
+def test_a_burst_of_first_calls_over_tls_makes_one_context(tls_server, monkeypatch):
+    """In asyncio, where making one per connection stops the loop until the others time out."""
+    server, files = tls_server
+    made = []
+    create = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda *args: made.append(1) or create(*args))
+
+    async def burst():
+        url = f"rediss://:se%3Acret%2F%40@127.0.0.1:{server.port}"
+        cache = AsyncRedisCache.from_url(url, ttl=60, ssl_ca_certs=files["ca.crt"])
+        outcomes = await asyncio.gather(*(cache.get("nothing") for _ in range(20)), return_exceptions=True)
+        state = (await cache.stats()).breaker
+        await cache.close()
+        return outcomes, state
+
+    assert asyncio.run(burst()) == ([None] * 20, "closed")
+    assert len(made) == 1
+
+
 def test_a_client_of_the_other_face_is_refused():
     """With the name of the class to use; so are URLs, pipelines and anything else."""
     sync, other = redis.Redis(), redis.asyncio.Redis()
