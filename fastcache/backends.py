@@ -228,6 +228,8 @@ class MemoryCache(Generic[K, V]):
 
     def set(self, key: K, value: V, ttl: float | None = None) -> None:
         """Store a value. `ttl` in seconds, `math.inf` for ever; None: the cache's own."""
+        if value is MISSING:
+            raise TypeError("MISSING says that there is no value: a loader returns it, a cache can't store it")
         with self._section():
             self._map.set(key, value, ttl)
             if self._flights.busy:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import contextvars
 import math
-import os
 import threading
-from collections import deque
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import ref
 
 from fastcache.errors import LoadTimeout
 from fastcache.events import report_unraisable
@@ -24,96 +23,18 @@ from fastcache.flight import inside
 from fastcache.flights import ThreadFlights, Work
 from fastcache.plan import Plan, arun, run
 from fastcache.taskflights import TaskFlights
+from fastcache.workers import MOST, QUEUE, Workers, start_thread
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["CLOSE_SECONDS", "MOST", "Tasks", "Threads", "Workers"]
 
-MOST = 32
-"""Worker threads of one cache at a time, or background tasks; concurrent.futures' own default on 28 cores and more."""
-
-QUEUE = 1000
-"""Background jobs that may wait for a worker; a further refresh is skipped, and the stale value served for longer."""
-
-IDLE_SECONDS = 5.0
-"""A worker thread without work ends after so long."""
-
 CLOSE_SECONDS = 5.0
 """`close()` waits at most so long for background work: a loader that hangs must not keep a program from ending."""
 
-
-class Workers:
-    """At most `most` daemon threads, started when there is work. (The threads of concurrent.futures are joined when the
-    interpreter exits: a loader that hangs would hang the program.)
-    """
-
-    def __init__(self, name: str, most: int = MOST) -> None:
-        self._name = name
-        self._most = most
-        self._start_afresh()
-        _all_workers.add(self)
-
-    def _start_afresh(self) -> None:
-        self._changed = threading.Condition()
-        self._jobs: deque[Callable[[], object]] = deque()
-        self._threads = 0
-        self._idle = 0
-        self.pending = 0
-
-    def submit(self, job: Callable[[], object], most_waiting: int = QUEUE) -> bool:
-        """Have a job run in an empty context. False: too many are waiting."""
-        with self._changed:
-            if len(self._jobs) >= most_waiting:
-                return False
-            if self._idle <= len(self._jobs) and self._threads < self._most:
-                thread = threading.Thread(target=self._work, name=f"fastcache-{self._name}", daemon=True)
-                try:
-                    thread.start()
-                    self._threads += 1
-                except RuntimeError:  # no thread to spare, or the interpreter is shutting down
-                    if not self._threads:
-                        return False
-            self._jobs.append(job)
-            self.pending += 1
-            self._changed.notify_all()
-            return True
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._idle += 1
-                arrived = self._changed.wait_for(lambda: self._jobs, IDLE_SECONDS)
-                self._idle -= 1
-                if not arrived:
-                    self._threads -= 1
-                    return
-                job = self._jobs.popleft()
-            try:
-                contextvars.Context().run(job)
-            except BaseException as error:
-                report_unraisable(error, job, "Exception ignored in the background")
-            del job
-            with self._changed:
-                self.pending -= 1
-                self._changed.notify_all()
-
-    def drain(self, timeout: float | None) -> bool:
-        """Wait until no job is left; whether that is so."""
-        with self._changed:
-            return bool(self._changed.wait_for(lambda: not self.pending, timeout))
-
-
-_all_workers: WeakSet[Workers] = WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for workers in list(_all_workers):
-        workers._start_afresh()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+_timed_already: contextvars.ContextVar[bool] = contextvars.ContextVar("fastcache.timed", default=False)
+"""Whether the current code is part of a loader that has a time limit, of whatever cache."""
 
 
 class Threads:
@@ -160,8 +81,14 @@ class Threads:
         self.call(lambda _: function(key, value), None)
 
     def call_within(self, seconds: float, function: Callable[[Any], Any], argument: Any, key: Hashable) -> Any:
-        """The same in a worker thread, in a copy of this context; LoadTimeout if it takes longer."""
+        """The same in a worker thread, in a copy of this context; LoadTimeout if it takes longer.
+
+        A loader that asks for another key holds a worker while it waits: what it asks for gets a thread of its own, not a
+        place in a queue behind loaders that wait like itself. There are as many of these at a time as such loaders ask.
+        """
+        nested = _timed_already.get()
         context = contextvars.copy_context()
+        context.run(_timed_already.set, True)
         ended = threading.Event()
         outcome: list[Any] = []
 
@@ -174,7 +101,7 @@ class Threads:
                 ended.set()
 
         late: list[bool] = []
-        if not self._timed.submit(job):
+        if not (nested and start_thread(job, "fastcache-inner-loader")) and not self._timed.submit(job):
             raise LoadTimeout(f"{key!r}: not loaded: {MOST} loaders are running and {QUEUE} wait for their turn")
         if not ended.wait(seconds):
             late.append(True)
@@ -201,14 +128,7 @@ class Threads:
 
     def keep(self, plan: Plan[None]) -> bool:
         """Run a plan that pauses a lot, beside the workers. False: there is no thread to spare."""
-        thread = threading.Thread(
-            target=lambda: contextvars.Context().run(run, plan), name="fastcache-outbox", daemon=True
-        )
-        try:
-            thread.start()
-        except RuntimeError:
-            return False
-        return True
+        return start_thread(lambda: contextvars.Context().run(run, plan), "fastcache-outbox")
 
     @property
     def stopped(self) -> bool:
@@ -229,18 +149,22 @@ class Tasks:
 
     def __init__(self) -> None:
         self.flights = TaskFlights()
-        self._running: set[asyncio.Task[Any]] = set()
-        self._kept: set[asyncio.Task[Any]] = set()
+        self._running: dict[asyncio.Task[Any], Plan[Any] | None] = {}
+        self._kept: dict[asyncio.Task[Any], Plan[Any] | None] = {}
+        self._loop: Callable[[], asyncio.AbstractEventLoop | None] = _no_loop
         self.stopped = False
 
     def work(self, make_plan: Callable[[Work], Plan[Any]]) -> Work:
+        self._look_around()
         work = Work(lambda: arun(make_plan(work)))
         return work
 
     def spawn(self, make_plan: Callable[[], Plan[Any]]) -> bool:
+        self._look_around()
         if len(self._running) >= QUEUE:
             return False
-        self._start(arun(make_plan()), contextvars.Context(), self._running)
+        plan = make_plan()
+        self._start(arun(plan), contextvars.Context(), self._running, plan)
         return True
 
     def spawn_flight(self, keys: list[Any], flight: Any, work: Work) -> bool:
@@ -252,17 +176,49 @@ class Tasks:
         flight.task = self._start(self.flights.lead(keys, flight, work), context, self._running)
         return True
 
-    def _start(self, coroutine: Any, context: contextvars.Context, running: set[asyncio.Task[Any]]) -> asyncio.Task[Any]:
+    def _start(
+        self,
+        coroutine: Any,
+        context: contextvars.Context,
+        running: dict[asyncio.Task[Any], Plan[Any] | None],
+        plan: Plan[Any] | None = None,
+    ) -> asyncio.Task[Any]:
         import asyncio
 
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine, context=context)
-        running.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(running.discard)
+        self._hold(task, running, plan)
         task.add_done_callback(_report)
         return task
 
+    def _hold(
+        self,
+        task: asyncio.Task[Any],
+        running: dict[asyncio.Task[Any], Plan[Any] | None],
+        plan: Plan[Any] | None = None,
+    ) -> None:
+        running[task] = plan  # the loop itself holds tasks weakly
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            _end(running.pop(task, None))
+
+        task.add_done_callback(ended)
+
+    def _look_around(self) -> None:
+        """In an event loop that is new here, let go of what those that were closed have left undone."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        if self._loop() is loop:
+            return
+        self._loop = ref(loop)
+        for running in (self._running, self._kept):
+            for task in list(running):
+                if task.get_loop().is_closed():
+                    _end(running.pop(task, None))
+
     async def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """What a loader returns, awaited if that can be: a loader may be a plain function, too."""
+        self._look_around()
         value = function(argument)
         return await value if hasattr(type(value), "__await__") else value
 
@@ -288,23 +244,16 @@ class Tasks:
         raise LoadTimeout(f"{key!r}: the loader took longer than {seconds:g} s (hard_timeout)")
 
     def _leave(self, task: asyncio.Task[Any]) -> None:
-        """A loader that was cancelled may take its time, and may raise: nobody is there to hear it."""
-        self._kept.add(task)
-
-        def ended(task: asyncio.Task[Any]) -> None:
-            self._kept.discard(task)
-            if not task.cancelled():
-                task.exception()
-
-        task.add_done_callback(ended)
+        self._hold(task, self._kept)
+        task.add_done_callback(_take_note)
 
     async def finish(self, make_plan: Callable[[], Plan[Any]]) -> Any:
         """Run a plan to its end, also when the caller is cancelled meanwhile."""
         import asyncio
 
+        self._look_around()
         task = asyncio.get_running_loop().create_task(arun(make_plan()), context=contextvars.copy_context())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._hold(task, self._running)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -331,7 +280,7 @@ class Tasks:
         await asyncio.sleep(seconds)
 
     def keep(self, plan: Plan[None]) -> bool:
-        self._start(arun(plan), contextvars.Context(), self._kept)
+        self._start(arun(plan), contextvars.Context(), self._kept, plan)
         return True
 
     async def drain(self, timeout: float | None = None) -> bool:
@@ -340,7 +289,7 @@ class Tasks:
         limit = math.inf if timeout is None else monotonic() + timeout
         loop = asyncio.get_running_loop()
         while True:
-            here = [task for task in self._running if task.get_loop() is loop and task is not asyncio.current_task()]
+            here = [task for task in list(self._running) if task.get_loop() is loop and task is not asyncio.current_task()]
             if not here:
                 return True
             left = limit - monotonic()
@@ -357,6 +306,25 @@ class Tasks:
         for task in [*self._running, *self._kept]:
             if task.get_loop() is loop:
                 task.cancel()
+
+
+def _no_loop() -> None:
+    return None
+
+
+def _end(plan: Any) -> None:
+    """Have a plan that its driver left clean up after itself: one that never began is begun, for it has no `finally` yet."""
+    if plan is None or plan.gi_frame is None or plan.gi_running:
+        return
+    with suppress(Exception):  # nothing was asked of it
+        if plan.gi_suspended or next(plan, None) is not None:
+            plan.close()
+
+
+def _take_note(task: asyncio.Task[Any]) -> None:
+    """A loader that was cancelled may take its time, and may raise: nobody is there to hear it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _report(task: asyncio.Task[Any]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from redis.exceptions import AskError, ResponseError, TryAgainError
@@ -28,12 +28,12 @@ from fastcache.outage import is_outage, is_timeout
 from fastcache.plan import Call, Join
 from fastcache.policy import Policy
 from fastcache.remote import RemoteStore
+from fastcache.replies import batches, is_sound
 from fastcache.serializers import Serializer
 from fastcache.targets import Target
 
 __all__ = ["Commands"]
 
-_BATCH = 10_000  # keys per MGET or pipeline: one round trip for all practical calls, bounded work and memory beyond
 _SCAN_COUNT = 1000  # entries that one SCAN looks at: under a millisecond of the server's time
 _UNLINK_BATCH = 500  # keys per UNLINK, for the same reason
 _GLOB = re.compile(rb"([\\*?\[\]])")
@@ -112,7 +112,7 @@ class Commands(Generic[AnyLink]):
             raise self._failure(command[0], error, target) from error
         if target.breaker.failures:
             target.breaker.answered()
-        return reply
+        return self._checked(command[0], reply)
 
     def _pipeline_plan(self, commands: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
         """Send many commands in one round trip (in a cluster, one per node). Replies that are errors are returned."""
@@ -129,6 +129,7 @@ class Commands(Generic[AnyLink]):
         self._expect(replies, commands)
         moved = []
         for place, (reply, target) in enumerate(zip(replies, targets, strict=True)):
+            self._checked(commands[place][0], reply)
             if isinstance(reply, AskError | TryAgainError):  # MovedError is an AskError
                 moved.append(place)
             elif isinstance(reply, Exception) and not isinstance(reply, ResponseError):
@@ -204,8 +205,9 @@ class Commands(Generic[AnyLink]):
         lifetime = self._entries.lifetime(ttl)
         name = self._entries.name(key)
         data = self._entries.encode(key, name, value)
+        marks = self._loading.outbox.marks([name])
         yield from self._writing_plan([name], self._execute_plan("SET", name, data, *lifetime))
-        self._loading.outbox.discard(name)
+        self._loading.outbox.done(marks)
 
     def _delete_plan(self, key: Key) -> Steps[bool]:
         name = self._entries.name(key)
@@ -275,7 +277,7 @@ class Commands(Generic[AnyLink]):
     def _bulk_plan(self, names: Sequence[bytes]) -> Steps[dict[bytes, Any]]:
         """The stored bytes of each name, None where there are none. One round trip per 10,000 (per node in a cluster)."""
         found: dict[bytes, Any] = {}
-        for batch in _batches(names):
+        for batch in batches(names):
             if self._link.cluster:
                 replies = yield from self._pipeline_plan([("GET", name) for name in batch])
                 replies = [self._bulk(reply) for reply in replies]
@@ -301,14 +303,12 @@ class Commands(Generic[AnyLink]):
         lifetime = self._entries.lifetime(ttl)
         names = self._entries.names(mapping)
         data = {key: self._entries.encode(key, names[key], mapping[key]) for key in names}
+        marks = self._loading.outbox.marks(names.values())
         yield from self._writing_plan(names.values(), self._store_many_plan(names, data, lifetime))
-        for name in names.values():
-            self._loading.outbox.discard(name)
+        self._loading.outbox.done(marks)
 
-    def _store_many_plan(
-        self, names: dict[Any, bytes], data: dict[Any, bytes], lifetime: tuple[Any, ...]
-    ) -> Steps[None]:
-        for batch in _batches(list(names)):
+    def _store_many_plan(self, names: dict[Any, bytes], data: dict[Any, bytes], lifetime: tuple[Any, ...]) -> Steps[None]:
+        for batch in batches(list(names)):
             replies = yield from self._pipeline_plan([("SET", names[key], data[key], *lifetime) for key in batch])
             self._expect(replies, batch)
             failed = [(key, reply) for key, reply in zip(batch, replies, strict=True) if isinstance(reply, Exception)]
@@ -324,7 +324,7 @@ class Commands(Generic[AnyLink]):
 
     def _unlink_plan(self, names: Sequence[bytes]) -> Steps[int]:
         deleted = 0
-        for batch in _batches(names, _UNLINK_BATCH):
+        for batch in batches(names, _UNLINK_BATCH):
             if self._link.cluster:
                 replies = yield from self._pipeline_plan([("UNLINK", name) for name in batch])
                 error = next((reply for reply in replies if isinstance(reply, Exception)), None)
@@ -388,13 +388,12 @@ class Commands(Generic[AnyLink]):
             if int(cursor) == 0:
                 return deleted
 
+    def _checked(self, command: str, reply: Any) -> Any:
+        if not is_sound(command, reply):
+            self._backend_errors += 1
+            raise BackendError(f"Redis at {self._link.breaker.server}: {command}: not a reply to that: {reply!r:.80}")
+        return reply
+
     def _expect(self, replies: Any, asked: Sequence[Any]) -> None:
         if not isinstance(replies, list) or len(replies) != len(asked):
-            raise BackendError(
-                f"Redis at {self._link.breaker.server}: expected {len(asked)} replies, got {replies!r:.80}"
-            )
-
-
-def _batches(items: Sequence[Any], size: int = _BATCH) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+            raise BackendError(f"Redis at {self._link.breaker.server}: expected {len(asked)} replies, got {replies!r:.80}")

@@ -43,12 +43,12 @@ class Compression:
             raise ConfigurationError(f"min_saving={self.min_saving!r}: must be a number from 0 to 1")
         if not 0 <= self.min_saving <= 1:
             raise ConfigurationError(f"min_saving={self.min_saving!r}: must be from 0 to 1")
-        if isinstance(self.level, bool) or self.level not in range(1, 10):
+        if isinstance(self.level, bool) or not isinstance(self.level, int) or self.level not in range(1, 10):
             raise ConfigurationError(f"level={self.level!r}: must be an int from 1 (quickest) to 9 (smallest)")
 
     def pack(self, data: bytes) -> bytes:
         """Return `data` as it should be stored: compressed where that pays, else unchanged."""
-        if len(data) >= self.min_size:
+        if self.min_size <= len(data) <= self.max_size:  # what is larger could never be read again
             packed = _DEFLATED + zlib.compress(data, self.level)
             if len(packed) <= len(data) * (1 - self.min_saving):
                 return packed

@@ -110,6 +110,8 @@ class Entries:
     def decode(self, key: Key, name: bytes, data: Any, type: Any) -> Any:
         try:
             return self.serializer.loads(data, _text(name), self.type if type is None else type)
+        except ConfigurationError:
+            raise  # of the type that was asked for: not the data's fault, and no reason to overwrite it
         except Exception as error:
             raise _refused_value(key, self.type if type is None else type, error) from _origin(error)
 

@@ -92,10 +92,12 @@ class Reporter:
             self.refused += 1
         self.tell("refused", key)
 
-    def backend_failed(self, key: Hashable, error: BaseException) -> None:
+    def backend_failed(self, key: Hashable, error: BaseException, away: bool = True) -> None:
+        """`away`: it didn't answer; an error that it answered with says nothing about that."""
         with self._lock:
             self.degraded += 1
-            first, self._away = not self._away, True
+            first = away and not self._away
+            self._away = self._away or away
         self.tell("backend_error", key, error=error)
         if first:
             self.tell("backend_away", error=error)

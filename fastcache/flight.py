@@ -144,10 +144,12 @@ class ThreadFlight(Flight):
 class TaskFlight(Flight):
     """A flight that tasks of one event loop wait for. The run is a task of its own, nobody's in particular."""
 
-    __slots__ = ("_wakers", "detached", "task")
+    __slots__ = ("_wakers", "claims", "detached", "task")
 
     def __init__(self, batch: bool = False) -> None:
         super().__init__(batch)
+        self.claims = 0
+        """How many wait, or will: whoever boards or joins the flight adds one, and takes it back when he leaves."""
         self.detached = False
         """It is nobody's errand: it goes on when all who wait have gone."""
         self.task: Task[None] | None = None
@@ -156,7 +158,7 @@ class TaskFlight(Flight):
     async def wait(self) -> bool:
         """Wait until the flight has ended.
 
-        A cancellation of this wait concerns the one who waits. With the last of them gone the run is cancelled, too.
+        A cancellation of this wait concerns the one who waits. With the last claim gone the run is cancelled, too.
         """
         if not self.done:
             import asyncio
@@ -175,8 +177,8 @@ class TaskFlight(Flight):
 
     @property
     def abandoned(self) -> bool:
-        """It is under way and nobody waits for it any more."""
-        return not self.done and not self._wakers and not self.detached
+        """It is under way and nobody waits for it any more, nor will."""
+        return not self.done and not self.claims and not self.detached
 
     def _end(self) -> None:
         super()._end()

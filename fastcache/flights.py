@@ -15,7 +15,7 @@ import threading
 from weakref import WeakSet
 
 from fastcache.errors import LoadTimeout
-from fastcache.flight import Flight, ThreadFlight, inside
+from fastcache.flight import Flight, TaskFlight, ThreadFlight, inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Flights:
         self.landings = 0  # how many flights have left: when none has since a look, a second look finds nothing new
         self._alone: dict[Any, set[Flight]] = {}  # runs that nobody shares
         self._storing: dict[Any, Any] = {}  # results on their way into a store that can't be written under the lock
-        self.landed: dict[Any, Any] = {}  # their values, to be had already
+        self._landed: dict[Any, Any] = {}  # their values
 
     def _all(self) -> Iterable[dict[Any, Any]]:
         raise AssertionError("each kind of table has its own")  # pragma: no cover
@@ -83,6 +83,11 @@ class Flights:
     def _here(self) -> dict[Any, Any]:
         """The table that the calling code boards flights of."""
         raise AssertionError("each kind of table has its own")  # pragma: no cover
+
+    @property
+    def landed(self) -> dict[Any, Any]:
+        """Values on their way into a store, to be had already."""
+        return self._landed
 
     @property
     def busy(self) -> bool:
@@ -107,7 +112,7 @@ class Flights:
             for table in self._all():
                 table.pop(key, None)
             self._alone.pop(key, None)
-            self.landed.pop(key, None)
+            self._landed.pop(key, None)
             return self._storing.get(key)
 
     def forget_where(self, matches: Callable[[Any], object]) -> list[Any]:
@@ -170,7 +175,7 @@ class Flights:
             stored = self.make()
             for key in mine:
                 self._storing[key] = stored
-                self.landed[key] = values[key]
+                self._landed[key] = values[key]
         return stored, mine
 
     def end_store(self, keys: Iterable[Any], stored: Flight) -> None:
@@ -179,7 +184,7 @@ class Flights:
             for key in keys:
                 if self._storing.get(key) is stored:
                     del self._storing[key]
-                    self.landed.pop(key, None)
+                    self._landed.pop(key, None)
         stored.succeed(None)
 
     def _board_all(self, keys: Iterable[Any], current: Flight | None) -> tuple[Any, list[Any], list[Any], dict[Any, Any]]:
@@ -199,6 +204,9 @@ class Flights:
                     if isinstance(other, ThreadFlight):
                         other.followers += 1
         through = [other for other in others if not other.enter(current)]
+        for waited in [flight, *(other for other in others if other not in through)]:
+            if isinstance(waited, TaskFlight):
+                waited.claims += 1
         return flight, mine, [key for other in through for key in others.pop(other)], others
 
 

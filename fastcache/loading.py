@@ -17,7 +17,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from fastcache.errors import MISSING, BackendError, ConfigurationError
+from fastcache.errors import MISSING, ConfigurationError
 from fastcache.plan import Call, Plan
 from fastcache.policy import Policy
 from fastcache.storing import Errand, Found, Storing
@@ -76,7 +76,7 @@ class Loading(Storing):
 
     def _fetch_plan(self, errand: Errand) -> Plan[dict[Any, Any]]:
         """A value (or MISSING) for each key of the errand."""
-        if self.outbox:
+        if self.outbox and self._clock() >= self._flush_after:
             yield from self._flush_plan(errand)
         errand.seen = self.flights.landings
         errand.found = yield from self._read_plan(errand, list(errand.keys))
@@ -86,7 +86,7 @@ class Loading(Storing):
         missing: list[Any] = []
         for identity in errand.keys:
             found = errand.found.get(identity)
-            if found is None or found.broken:
+            if found is None or found.broken or (found.stale and not errand.policy.stale_for):
                 landed = self.flights.landed.get(identity, missing)
                 if landed is missing or identity in self.outbox:
                     missing.append(identity)
@@ -112,7 +112,7 @@ class Loading(Storing):
             return {}
         try:
             found = yield from self.store.read_plan(wanted, errand.type, errand.policy)
-        except BackendError as error:
+        except self._failures as error:
             self._failed(errand, identities, error)
             return {}
         self.reporter.backend_answered()
@@ -172,6 +172,10 @@ class Loading(Storing):
             found = yield from self._read_plan(errand, identities)
             errand.found.update(found)
             values = {key: found[key].value for key in found if not (found[key].stale or found[key].broken)}
+            for identity in identities:
+                landed = self.flights.landed.get(identity, values)  # on its way into the store: no second run for that
+                if identity not in values and landed is not values and identity not in self.outbox:
+                    values[identity] = landed
         todo = [identity for identity in identities if identity not in values]
         if todo:
             started = perf_counter()

@@ -20,7 +20,6 @@ from fastcache.storing import Found
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from fastcache.errors import BackendError
     from fastcache.flights import Flights
     from fastcache.plan import Plan
     from fastcache.policy import Policy
@@ -180,7 +179,7 @@ class MemoryStore:
         return
         yield
 
-    def unreachable(self, error: BackendError | None) -> bool:
+    def unreachable(self, error: Exception | None) -> bool:
         return False
 
 

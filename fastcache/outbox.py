@@ -48,21 +48,24 @@ class Outbox:
             else:
                 self._waiting[key] = self._serial
 
-    def discard(self, key: Hashable) -> None:
-        """The backend has the current value of a key."""
-        if self._waiting:
-            with self._lock:
-                self._waiting.pop(key, None)
+    def marks(self, keys: Iterable[Hashable]) -> dict[Hashable, int]:
+        """Those of the keys that wait, each with a mark. To be taken before writing them, and given to `done` after."""
+        if not self._waiting:
+            return {}
+        with self._lock:
+            return {key: self._waiting[key] for key in keys if key in self._waiting}
 
     def batch(self, most: int) -> dict[Hashable, int]:
         """The keys that have waited longest, and a mark for each."""
         with self._lock:
             return dict(list(self._waiting.items())[:most])
 
-    def done(self, batch: Iterable[tuple[Hashable, int]]) -> None:
-        """These were invalidated; those that were added again meanwhile wait on."""
+    def done(self, marks: dict[Hashable, int]) -> None:
+        """These were written or invalidated; those that were added again meanwhile wait on."""
+        if not marks:
+            return
         with self._lock:
-            for key, serial in batch:
+            for key, serial in marks.items():
                 if self._waiting.get(key) == serial:
                     del self._waiting[key]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar, overload
 
-from fastcache.errors import ConfigurationError
+from fastcache.errors import MISSING, ConfigurationError
 from fastcache.keys import key_maker
 from fastcache.plan import Call, Plan, arun, run
 from fastcache.policy import Policy
@@ -76,6 +76,7 @@ class _Pattern:
     def _update_plan(self, key: Any, value: Any) -> Plan[None]:
         if self._saver is None:
             raise ConfigurationError(f"{type(self).__name__}.update needs a saver: give one to the constructor")
+        hash(self._loading.store.identity(self._key(key)))  # a key that the cache refuses isn't saved
 
         def plan() -> Plan[None]:
             yield from self._save_plan(key, value)
@@ -84,6 +85,9 @@ class _Pattern:
         yield Call(self._loading.driver.finish, plan)
 
     def _set_plan(self, key: Any, value: Any) -> Plan[None]:
+        if value is MISSING:
+            raise TypeError("MISSING says that there is no value: a loader returns it, it can't be written")
+
         def plan() -> Plan[None]:
             yield from self._save_plan(key, value)
             yield from self._loading.put_plan(self._key(key), value, self._policy)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastcache.entries import Key
 from fastcache.envelope import is_enveloped, seal
-from fastcache.errors import MISSING, BackendError, SerializationError
+from fastcache.errors import MISSING, SerializationError
 from fastcache.expiry import milliseconds
 from fastcache.outage import is_outage
 from fastcache.policy import Policy
@@ -59,7 +59,7 @@ class RemoteStore:
     def identity(self, key: Key) -> bytes:
         return self._entries.name(key)
 
-    def unreachable(self, error: BackendError | None) -> bool:
+    def unreachable(self, error: Exception | None) -> bool:
         link = self._commands._link
         if error is None:
             return not link.cluster and link.breaker.is_open
@@ -188,6 +188,7 @@ class RemoteStore:
             flat = [argument for name in names for argument in arguments[name]]
             target = link.at(names[0]) if link.cluster else link
             done = yield from commands._execute_plan("EVAL", _REPLACE, len(names), *names, *flat, target=target)
+            commands._expect(done, names)
             refused += [name for name, stored in zip(names, done, strict=True) if not stored]
         return refused
 

@@ -88,15 +88,19 @@ class _Msgspec:
         return data if self._compression is None else self._compression.pack(data)
 
     def loads(self, data: bytes, key: str, type: Any = None) -> Any:
-        """Decode, and validate when a type is given. Raises `SerializationError` with the path of what didn't fit."""
+        """Decode, and validate when a type is given. Raises `SerializationError` with the path of what didn't fit.
+
+        A type that nothing can be decoded into is a `ConfigurationError`: the program's mistake, not the data's.
+        """
+        decode = self._decode
+        if type is not None:
+            try:
+                decode = self._decoders[type]
+            except (KeyError, TypeError):  # TypeError: no hash, as an Annotated with a list may have none
+                decode = self._decoder(type)
         try:
             if self._compression is not None:
                 data = self._compression.unpack(data)
-            if type is None:
-                return self._decode(data)
-            decode = self._decoders.get(type)
-            if decode is None:
-                decode = self._decoder(type)
             return decode(data)
         except Exception as error:  # ValidationError, DecodeError, UnicodeDecodeError (msgpack), RecursionError ...
             into = "" if type is None else f" into {_describe(type)}"
@@ -105,7 +109,14 @@ class _Msgspec:
     def _decoder(self, type: Any) -> Any:
         if len(self._decoders) >= _MAX_TYPES:
             self._decoders.clear()
-        decode = self._decoders[type] = self._make(type).decode
+        try:
+            decode = self._make(type).decode
+        except Exception as error:
+            raise ConfigurationError(f"type={type!r}: {self._name} can't be decoded into it: {error}") from error
+        try:
+            self._decoders[type] = decode
+        except TypeError:
+            pass
         return decode
 
 
@@ -244,8 +255,12 @@ def _is_instance(value: Any, type: Any) -> bool:
     import types
     import typing
 
+    type = getattr(type, "__supertype__", type)  # a NewType
+    type = getattr(type, "__value__", type)  # an alias by PEP 695
     if type is Any:
         return True
+    if type is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)  # as PEP 484 has it, and msgspec
     origin = get_origin(type)
     if origin is typing.Union or origin is types.UnionType:
         return any(_is_instance(value, choice) for choice in typing.get_args(type))
@@ -259,8 +274,8 @@ def _is_instance(value: Any, type: Any) -> bool:
         return isinstance(value, dict)
     try:
         return isinstance(value, origin or type)
-    except TypeError:
-        return False
+    except TypeError as error:
+        raise ConfigurationError(f"type={type!r}: nothing can be said to be of it: {error}") from error
 
 
 _BY_NAME: dict[str, Callable[[], Serializer]] = {"json": Json, "msgpack": MsgPack, "raw": Raw}

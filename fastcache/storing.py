@@ -91,7 +91,7 @@ class Store(Protocol):
         """Of a local store: the lock of the flights, for checking and storing at once."""
         ...
 
-    def unreachable(self, error: BackendError | None) -> bool:
+    def unreachable(self, error: Exception | None) -> bool:
         """Whether the backend is away, said by its error; None: whether it is known to be away without asking it."""
         ...
 
@@ -140,10 +140,13 @@ class Storing:
         self.policy = policy
         self._held_off: LRUCache[Any, tuple[float, float]] = LRUCache(MOST_HELD_OFF)
         self._flushing = False
+        self._flush_after = -math.inf  # the calls' own flushing, after one that failed
+        # Of a store elsewhere, any error is the backend's: its replies may be anything. In memory: a callback's.
+        self._failures: type[Exception] = BackendError if store.local else Exception
 
-    def _failed(self, errand: Errand, identities: list[Any], error: BaseException) -> None:
+    def _failed(self, errand: Errand, identities: list[Any], error: Exception) -> None:
         errand.alive = False
-        self.reporter.backend_failed(errand.name(identities), error)
+        self.reporter.backend_failed(errand.name(identities), error, self.store.unreachable(error))
 
     def _hold_off(self, identity: Any, policy: Policy) -> None:
         _, last = self._held_off.get(identity, (0.0, 0.0))
@@ -200,10 +203,10 @@ class Storing:
                 refused = yield from self.write_plan(kept, errand.keys, errand.found, policy, load_seconds)
                 for identity in refused:
                     self.reporter.refuse(errand.keys[identity])
-        except BackendError as error:
-            self._failed(errand, list(values), error)
         except SerializationError as error:
             self.reporter.tell("store_error", errand.name(list(values)), error=error)
+        except self._failures as error:
+            self._failed(errand, list(values), error)
 
     def write_plan(
         self,
@@ -238,14 +241,18 @@ class Storing:
     def invalidate_plan(self, key: Any) -> Plan[None]:
         """Remove a key, or, if the backend doesn't, see to it that nobody here reads it."""
         identity = self.store.identity(key)
-        yield from self.forget_plan(identity)
+        marks = self.outbox.marks([identity])
         try:
+            yield from self.forget_plan(identity)
             yield from self.store.remove_plan([identity])
-        except BackendError as error:
-            self.reporter.backend_failed(key, error)
+        except self._failures as error:
+            self.reporter.backend_failed(key, error, self.store.unreachable(error))
             self._post(identity)
+        except BaseException as error:
+            yield from self._interrupted_plan(identity, error)
+            raise
         else:
-            self.outbox.discard(identity)
+            self.outbox.done(marks)
             self.reporter.backend_answered()
         finally:
             self.flights.forget(identity)
@@ -253,23 +260,34 @@ class Storing:
     def put_plan(self, key: Any, value: Any, policy: Policy) -> Plan[None]:
         """Store a value that the program wrote, or, if the backend doesn't, see to it that nobody here reads an older."""
         identity = self.store.identity(key)
-        yield from self.forget_plan(identity)
+        marks = self.outbox.marks([identity])
         try:
+            yield from self.forget_plan(identity)
             yield from self.write_plan({identity: value}, {identity: key}, None, policy)
-        except BackendError as error:
-            self.reporter.backend_failed(key, error)
+        except SerializationError as error:
+            self.reporter.tell("store_error", key, error=error)
+            yield from self.invalidate_plan(key)
+        except self._failures as error:
+            self.reporter.backend_failed(key, error, self.store.unreachable(error))
             if self.store.unreachable(error):
                 self._post(identity)
             else:
                 yield from self.invalidate_plan(key)  # it said no, so it is there
-        except SerializationError as error:
-            self.reporter.tell("store_error", key, error=error)
-            yield from self.invalidate_plan(key)
+        except BaseException as error:
+            yield from self._interrupted_plan(identity, error)
+            raise
         else:
-            self.outbox.discard(identity)
+            self.outbox.done(marks)
             self.reporter.backend_answered()
         finally:
             self.flights.forget(identity)
+
+    def _interrupted_plan(self, identity: Any, error: BaseException) -> Plan[None]:
+        """Whether a write took place isn't known: see to it that nobody here reads what it was to replace."""
+        if not self.store.local:
+            self._post(identity)
+        elif not isinstance(error, Exception):  # an error is that of an `on_evict`, after the write
+            yield from self.store.remove_plan([identity])
 
     def exclusive_plan(self, key: Any, plan: Plan[Any]) -> Plan[Any]:
         """Run a plan while no other such plan runs for the key in this process (in asyncio, in this event loop)."""
@@ -326,10 +344,11 @@ class Storing:
                 outbox.cleared(overflow)
             while batch := outbox.batch(FLUSH_BATCH):
                 yield from self.store.remove_plan(batch)
-                outbox.done(batch.items())
-        except BackendError as error:
-            self.reporter.backend_failed(None, error)
-            if errand is not None:
+                outbox.done(batch)
+        except self._failures as error:
+            self.reporter.backend_failed(None, error, self.store.unreachable(error))
+            self._flush_after = self._clock() + FLUSH_INTERVAL
+            if errand is not None and self.store.unreachable(error):
                 errand.alive = False
         else:
             self.reporter.backend_answered()

@@ -13,7 +13,9 @@ from typing import Any, Protocol
 
 import redis
 import redis.asyncio
+import redis.asyncio.connection
 import redis.asyncio.sentinel
+import redis.connection
 import redis.sentinel
 from redis.exceptions import RedisClusterException
 
@@ -22,6 +24,7 @@ from fastcache.breaker import Breaker, breaker_of
 __all__ = ["Servers", "Target", "identify"]
 
 _CLUSTERS = (redis.RedisCluster, redis.asyncio.RedisCluster)
+_TLS = (redis.connection.SSLConnection, redis.asyncio.connection.SSLConnection)
 _SENTINELS = (redis.sentinel.SentinelConnectionPool, redis.asyncio.sentinel.SentinelConnectionPool)
 
 
@@ -29,17 +32,35 @@ def identify(client: Any) -> tuple[Hashable, str]:
     """The server's identity, by which caches share a breaker, and its name in messages (never with a password)."""
     if isinstance(client, _CLUSTERS):
         nodes = sorted(str(name) for name in client.nodes_manager.startup_nodes)
-        return ("cluster", *nodes), f"cluster {nodes[0] if nodes else ''}"
+        return ("cluster", *nodes, *_tls(_options_of_cluster(client))), f"cluster {nodes[0] if nodes else ''}"
     pool: Any = client.connection_pool
     if isinstance(pool, _SENTINELS):
         return _address_of_sentinel(pool), f"{pool.service_name} of Sentinel"
-    return _address(pool.connection_kwargs)
+    return _address(_options_of(pool))
+
+
+def _options_of(pool: Any) -> dict[str, Any]:
+    return {**pool.connection_kwargs, "connection_class": pool.connection_class}
+
+
+def _options_of_cluster(client: Any) -> dict[str, Any]:
+    options = getattr(client, "connection_kwargs", None)  # of an asyncio client
+    return dict(client.nodes_manager.connection_kwargs if options is None else options)
+
+
+def _tls(options: dict[str, Any]) -> tuple[Hashable, ...]:
+    """What decides whether a client that finds the server can talk to it: TLS or not, and by which certificates."""
+    kind = options.get("connection_class")
+    if not options.get("ssl") and not (isinstance(kind, type) and issubclass(kind, _TLS)):
+        return ()
+    named = sorted((name, str(value)) for name, value in options.items() if name.startswith("ssl_") and value is not None)
+    return ("tls", *(pair for pair in named if pair[0] != "ssl_password"))
 
 
 def _address_of_sentinel(pool: Any) -> Hashable:
     sentinels = pool.sentinel_manager.sentinels
-    watchers = sorted(str(_address(sentinel.connection_pool.connection_kwargs)[0]) for sentinel in sentinels)
-    return ("sentinel", pool.service_name, bool(pool.is_master), *watchers)
+    watchers = sorted(str(_address(_options_of(sentinel.connection_pool))[0]) for sentinel in sentinels)
+    return ("sentinel", pool.service_name, bool(pool.is_master), *watchers, *_tls(_options_of(pool)))
 
 
 def _address(options: dict[str, Any]) -> tuple[Hashable, str]:
@@ -47,7 +68,7 @@ def _address(options: dict[str, Any]) -> tuple[Hashable, str]:
     if path is not None:
         return ("unix", str(path)), str(path)
     host, port = options.get("host") or "localhost", int(options.get("port") or 6379)
-    return ("tcp", host, port), f"{host}:{port}"
+    return ("tcp", host, port, *_tls(options)), f"{host}:{port}"
 
 
 def _is_bytes_client(client: Any) -> bool:
@@ -112,7 +133,7 @@ class _Node:
     def __init__(self, link: Servers, node: Any) -> None:
         self._link = weakref.ref(link)
         self._name = node.name
-        self.breaker = breaker_of(*_address({"host": node.host, "port": node.port}))
+        self.breaker = breaker_of(*_address({**_options_of_cluster(link.client), "host": node.host, "port": node.port}))
 
     def ping(self) -> Any:
         """Ask this node, as the client knows it by now. One that left the cluster stands in nobody's way any more."""

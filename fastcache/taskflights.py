@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
+    from fastcache.flight import Flight
+
 __all__ = ["TaskFlights"]
 
 
@@ -28,6 +30,7 @@ class TaskFlights(Flights):
     def _start_afresh(self) -> None:
         super()._start_afresh()
         self._tables: WeakKeyDictionary[AbstractEventLoop, dict[Any, TaskFlight]] = WeakKeyDictionary()
+        self._stores: dict[AbstractEventLoop, dict[Flight, list[Any]]] = {}  # what is being stored, and by which loop
 
     def _all(self) -> Iterator[dict[Any, Any]]:
         return iter(list(self._tables.values()))
@@ -47,6 +50,44 @@ class TaskFlights(Flights):
             table = self._tables[loop] = {}
         return table
 
+    # -- storing: a loop that was closed stores nothing any more -----------------------------------------------------
+
+    @property
+    def landed(self) -> dict[Any, Any]:
+        if self._stores:
+            self._end_stranded()
+        return self._landed
+
+    def forget(self, key: Any) -> Any:
+        if self._stores:
+            self._end_stranded()
+        return super().forget(key)
+
+    def begin_store(self, values: dict[Any, Any], flight_of: Callable[[Any], Flight | None]) -> tuple[Any, list[Any]]:
+        from asyncio import get_running_loop
+
+        with self.lock:
+            self._end_stranded()
+            stored, mine = super().begin_store(values, flight_of)
+            if mine:
+                self._stores.setdefault(get_running_loop(), {})[stored] = mine
+        return stored, mine
+
+    def end_store(self, keys: Iterable[Any], stored: Flight) -> None:
+        with self.lock:
+            for loop, stores in list(self._stores.items()):
+                if stores.pop(stored, None) is not None and not stores:
+                    del self._stores[loop]
+        super().end_store(keys, stored)
+
+    def _end_stranded(self) -> None:
+        with self.lock:
+            for loop in [each for each in self._stores if each.is_closed()]:
+                for stored, keys in self._stores.pop(loop).items():
+                    self.end_store(keys, stored)
+
+    # -- sharing -----------------------------------------------------------------------------------------------------
+
     async def share(self, key: Any, work: Work, patience: float | None = None) -> Any:
         """Start the work in a task, or wait for the task that runs it: at most `patience` seconds, then LoadTimeout."""
         current = inside.get()
@@ -62,9 +103,9 @@ class TaskFlights(Flights):
                 leads = flight is None
                 if flight is None:
                     flight = table[key] = TaskFlight()
-            entered = False
+            entered = flight.enter(current)
+            flight.claims += entered
             try:
-                entered = flight.enter(current)
                 if not entered:
                     # Inside a flight of the same key, or one that waits for us: to wait would be for ever.
                     value = await work.run()
@@ -78,7 +119,6 @@ class TaskFlights(Flights):
             finally:
                 if entered:
                     flight.leave(current)
-                if entered or leads:
                     self._abandon((key,), flight)
             if not flight.handed_over:
                 if not leads:
@@ -153,7 +193,8 @@ class TaskFlights(Flights):
             flight.succeed(value)
 
     def _abandon(self, keys: Iterable[Any], flight: TaskFlight) -> None:
-        """Stop a run for which nobody waits any more."""
+        """Take back a claim, and stop a run for which nobody waits any more."""
+        flight.claims -= 1
         if flight.abandoned:
             self.drop(keys, flight)  # at once: a call that comes while it winds down starts afresh
             if flight.task is not None:

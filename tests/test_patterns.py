@@ -291,3 +291,15 @@ def test_two_patterns_on_one_cache_share_its_flights(database):
     assert aside.get("a") == "1"
     through.set("a", "new")
     assert aside.get("a") == "new"
+
+
+def test_missing_is_no_value_to_write():
+    """MISSING is what a loader returns; storing it, or writing it through, is refused before anything is done."""
+    saved = []
+    cache = MemoryCache(ttl=60)
+    pattern = WriteThroughCache(cache, lambda key: MISSING, lambda key, value: saved.append(value))
+    for store in (lambda: cache.set("a", MISSING), lambda: pattern.set("a", MISSING)):
+        with pytest.raises(TypeError, match="MISSING"):
+            store()
+    assert not saved
+    assert not cache.exists("a")

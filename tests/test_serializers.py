@@ -187,11 +187,19 @@ def test_decoders_of_many_types_do_not_pile_up():
     assert len(json._decoders) <= 256
 
 
-def test_an_impossible_type_is_a_serialization_error():
-    """Whatever msgspec says about it."""
+def test_an_impossible_type_is_a_configuration_error():
+    """Whatever msgspec says about it: the program's mistake, which must not look like bad data."""
     for type_ in (5, "Point", [int], lambda: None, set | list):
-        with pytest.raises(SerializationError):
+        with pytest.raises(ConfigurationError, match="type="):
             Json().loads(b"1", KEY, type_)
+
+
+def test_values_too_large_to_be_read_again_are_not_compressed():
+    """What decompresses to more than `max_size` would be refused at every read."""
+    serializer = Raw(compression=Compression(max_size=10_000))
+    value = b"a" * 20_000
+    assert serializer.dumps(value, KEY) == value
+    assert serializer.loads(serializer.dumps(value, KEY), KEY) == value
 
 
 # -- compression -------------------------------------------------------------------------------------------------------
@@ -220,7 +228,7 @@ def test_decompression_stops_at_the_cap():
     """A bomb of 1 GiB costs no more than the cap, and is refused."""
     import tracemalloc
 
-    bomb = Compression().pack(b"\x00" * (256 * 1024 * 1024))
+    bomb = Compression(max_size=2**30).pack(b"\x00" * (256 * 1024 * 1024))
     assert len(bomb) < 1024 * 1024 * 2
     raw = Raw(compression=Compression(max_size=1024 * 1024))
     tracemalloc.start()
@@ -257,7 +265,15 @@ def test_data_that_looks_like_a_frame_survives():
 
 @pytest.mark.parametrize(
     "options",
-    [{"min_size": -1}, {"min_size": 1.5}, {"max_size": True}, {"min_saving": 2}, {"min_saving": "1"}, {"level": 0}],
+    [
+        {"min_size": -1},
+        {"min_size": 1.5},
+        {"max_size": True},
+        {"min_saving": 2},
+        {"min_saving": "1"},
+        {"level": 0},
+        {"level": 1.0},
+    ],
 )
 def test_bad_compression_options_are_refused(options):
     """Where they are given."""

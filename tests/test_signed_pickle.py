@@ -6,7 +6,7 @@ import enum
 import pickle
 from collections import namedtuple
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, NewType, TypedDict
 
 import msgspec
 import pytest
@@ -138,6 +138,9 @@ def test_a_signed_pickle_that_does_not_load_is_a_serialization_error():
     ("value", "type_", "fits"),
     [
         (Point(1), Struct, False),
+        (3, NewType("Number", int), True),
+        (3, float, True),
+        (True, float, False),
         (Point(1), Point | None, True),
         (5, Point | None, False),
         ([1], list[int], True),
@@ -148,7 +151,6 @@ def test_a_signed_pickle_that_does_not_load_is_a_serialization_error():
         ("b", Literal["a"], False),
         (1, Annotated[int, "x"], True),
         (None, None, True),
-        (5, "nonsense", False),
     ],
 )
 def test_signed_pickle_checks_the_type_it_is_asked_for(value, type_, fits):
@@ -160,3 +162,10 @@ def test_signed_pickle_checks_the_type_it_is_asked_for(value, type_, fits):
     else:
         with pytest.raises(SerializationError, match="expected"):
             signed.loads(data, KEY, type_)
+
+
+def test_signed_pickle_says_of_what_type_nothing_can_be():
+    """A type that isinstance can't ask for is the program's mistake, not the data's."""
+    signed = SignedPickle(SECRET)
+    with pytest.raises(ConfigurationError, match="nonsense"):
+        signed.loads(signed.dumps(5, KEY), KEY, "nonsense")

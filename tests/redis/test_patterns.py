@@ -169,9 +169,9 @@ def test_outbox_keeps_the_last_and_overflows_into_everything():
     outbox.add("a")
     sent = outbox.batch(10)
     outbox.add("a")
-    outbox.done(sent.items())
+    outbox.done(sent)
     assert "a" in outbox
-    outbox.done(outbox.batch(10).items())
+    outbox.done(outbox.batch(10))
     assert not outbox
     for key in "abc":
         outbox.add(key)
