@@ -9,7 +9,6 @@ This file must never send KEYS or FLUSHDB, never wait, and never know whether it
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -21,7 +20,7 @@ from fastcache.envelope import HEADER_SIZE, Malformed, is_enveloped, is_stale, u
 from fastcache.errors import BackendError, BackendTimeout, CacheMiss, ConfigurationError
 from fastcache.events import OnEvent, Reporter
 from fastcache.flights import ABSENT
-from fastcache.keys import glob_matcher
+from fastcache.keys import escape_glob, glob_matcher
 from fastcache.link import AsyncLink, SyncLink
 from fastcache.loading import Loading
 from fastcache.outage import is_outage, is_timeout
@@ -36,7 +35,6 @@ __all__ = ["Commands"]
 
 _SCAN_COUNT = 1000  # entries that one SCAN looks at: under a millisecond of the server's time
 _UNLINK_BATCH = 500  # keys per UNLINK, for the same reason
-_GLOB = re.compile(rb"([\\*?\[\]])")
 
 T = TypeVar("T")
 AnyLink = TypeVar("AnyLink", bound=SyncLink | AsyncLink)
@@ -353,7 +351,7 @@ class Commands(Generic[AnyLink]):
     def _sweep_all_plan(self, mine: Key) -> Steps[int]:
         """SCAN and UNLINK in turns, node by node: a million keys pass through in handfuls."""
         mine = mine.encode() if isinstance(mine, str) else mine
-        pattern = _GLOB.sub(rb"\\\1", self._entries.prefix_bytes) + mine
+        pattern = escape_glob(self._entries.prefix_bytes.decode()).encode() + mine
         if not self._link.cluster:
             return (yield from self._sweep_plan(pattern, None))
         deleted = 0

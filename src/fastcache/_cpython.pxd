@@ -198,12 +198,10 @@ cdef extern from *:
     bint is_str "fc_is_str"(PyObject* o) noexcept nogil
     bint is_int "fc_is_int"(PyObject* o) noexcept nogil
     bint small_int "fc_small_int"(PyObject* o, Py_ssize_t* value) noexcept
-    Py_hash_t int_hash "fc_int_hash"(PyObject* o) noexcept
     Py_hash_t str_hash "fc_str_hash"(PyObject* o) noexcept
     Py_hash_t known_str_hash "fc_known_str_hash"(PyObject* o) noexcept
     Py_hash_t key_hash "fc_hash"(PyObject* o) except -1
     bint str_equal "fc_str_equal"(PyObject* a, PyObject* b) noexcept
-    bint int_equal "fc_int_equal"(PyObject* a, PyObject* b) noexcept
     int plain_equal "fc_plain_equal"(PyObject* a, PyObject* b) noexcept
     void share_between_threads "fc_share"(object o) noexcept
     void enable_vectorcall "fc_enable_vectorcall"(object type, Py_ssize_t offset) noexcept
