@@ -92,21 +92,15 @@ def test_lookup_behind_a_shut_gate_counts_nothing():
 
 def test_lookup_never_finds_what_has_expired():
     """Whatever clock the map has: coarse, precise or the user's."""
-    for ttl, timer in ((60, None), (0.02, None), (60, lambda: now)):
-        now = 0.0
-        cache = TTLCache(2, ttl, timer)
-        cache["a"] = 1
-        lookup = GatedLookup(cache, Gate(math.inf))
-        finite = GatedLookup(cache, Gate(time.monotonic() + 60))
-        assert lookup("a", None) == finite("a", None) == 1
-        if timer is not None:
-            now = 60.0
-        elif ttl < 1:
-            while cache.remaining("a") is not None:
-                time.sleep(0.001)
-        else:
-            continue
-        assert lookup("a", None) is finite("a", None) is None
+    now = [0.0]
+    for cache in (TTLCache(2, 60), TTLCache(2, 0.02), TTLCache(2, 60, lambda: now[0])):
+        lookups = GatedLookup(cache, Gate(math.inf)), GatedLookup(cache, Gate(time.monotonic() + 60))
+        cache.set("a", 1, 0.1)
+        assert [lookup("a", None) for lookup in lookups] == [1, 1]
+        now[0] += 0.2
+        while cache.remaining("a") is not None:
+            time.sleep(0.001)
+        assert [lookup("a", None) for lookup in lookups] == [None, None]
 
 
 def test_lookup_raises_what_a_key_raises():

@@ -29,8 +29,8 @@ cdef class Gate:
 
     until: seconds, a reading of `time.monotonic()` in the future; `math.inf`: open for good; `-math.inf`: shut.
 
-    Asking costs O(1): 5 ns, and nothing where `until` is infinite. The gate shuts within one step of the coarse clock (4 ms on
-    Linux, 16 ms on Windows) of `until`. All operations are atomic.
+    Asking is O(1): 5 ns, and less where `until` is infinite. The gate shuts within one step of the coarse clock (4 ms on
+    Linux, 16 ms on Windows) of `until`. All operations are atomic. While Linux is suspended the clock stands still.
 
     >>> gate = Gate()
     >>> gate.is_open()
@@ -60,8 +60,8 @@ cdef class Gate:
         if isnan(given):
             raise ConfigurationError("until must be a time of time.monotonic(), in seconds, not NaN")
         if not isinf(given):
-            # The two clocks need not have one zero point: on macOS one of them stops while the machine sleeps, on Windows they
-            # are different counters.
+            # The two clocks need not have one zero point: on macOS only this one goes on while the machine sleeps, on Windows
+            # they are different counters.
             closes += coarse_now() - <double>monotonic()
         cdef Section section
         section_begin(&section, self)
