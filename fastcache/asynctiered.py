@@ -58,7 +58,7 @@ class AsyncTieredCache(Tiers):
     ) -> None:
         self._set_up(local, remote, policy, coherence, isolate, on_event)
 
-    async def get(self, key: Key, default: Any = None, *, type: Any = None) -> Any:
+    async def get(self, key: Key, default: Any = None, type: Any = None) -> Any:  # `type` by keyword: see get_or_load
         """See `TieredCache.get`."""
         value = self._lookup(key, NOTHING) if type is None else self._typed(key, type)
         if _type(value) is not Entry:
@@ -217,4 +217,5 @@ class AsyncTieredCache(Tiers):
         await self.close()
 
 
+declare_keywords(AsyncTieredCache.get)
 declare_keywords(AsyncTieredCache.get_or_load)

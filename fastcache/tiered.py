@@ -70,7 +70,7 @@ class TieredCache(Tiers):
     ) -> None:
         self._set_up(local, remote, policy, coherence, isolate, on_event)
 
-    def get(self, key: Key, default: Any = None, *, type: Any = None) -> Any:
+    def get(self, key: Key, default: Any = None, type: Any = None) -> Any:  # `type` by keyword: see get_or_load
         """The value of a key, decoded (into `type`, if given), or `default`. O(1) for a copy in memory, else one round trip.
 
         Raises SerializationError where the value in Redis can't be decoded.
@@ -261,4 +261,5 @@ class TieredCache(Tiers):
         self.close()
 
 
+declare_keywords(TieredCache.get)
 declare_keywords(TieredCache.get_or_load)

@@ -21,6 +21,7 @@ from fastcache.news import News
 from fastcache.policy import Policy
 from fastcache.remote import RemoteStore
 from fastcache.replies import batches
+from fastcache.scripts import READ
 from fastcache.sending import Steps
 from fastcache.sidekeys import guard_name
 from fastcache.storing import Found
@@ -86,9 +87,7 @@ class TierReading(RemoteStore):
         try:
             for batch in batches(names, _BATCH):
                 unknown = [] if self._front.known([NAMESPACE]) else [NAMESPACE]
-                asked = [command for name in batch for command in (("GET", name), ("PTTL", name))]
-                asked += [("GET", self._news.names.token(tag)) for tag in unknown]
-                replies = yield from self._ask_plan(asked)
+                replies = yield from self._fetch_plan(batch, [self._news.names.token(tag) for tag in unknown])
                 tokens = dict(zip(unknown, replies[2 * len(batch) :], strict=True))
                 there = {
                     name: (replies[2 * place], replies[2 * place + 1])
@@ -102,6 +101,14 @@ class TierReading(RemoteStore):
         self.hits += good
         self.misses += len(names) - good
         return found
+
+    def _fetch_plan(self, names: Sequence[bytes], tokens: Sequence[bytes]) -> Steps[list[Any]]:
+        """Each value and its life, then the tokens, which are asked for after the values."""
+        if len(names) == 1 and not (tokens and self._commands._link.cluster):
+            answer: list[Any] = yield from self._commands._script_plan(READ, [*names, *tokens], ())
+            return answer[: 2 + len(tokens)]
+        asked = [command for name in names for command in (("GET", name), ("PTTL", name))]
+        return (yield from self._ask_plan(asked + [("GET", token) for token in tokens]))
 
     def _ask_plan(self, asked: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
         replies = yield from self._commands._pipeline_plan(asked)
