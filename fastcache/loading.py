@@ -20,7 +20,7 @@ from typing import Any
 from fastcache.errors import MISSING, ConfigurationError
 from fastcache.plan import Call, Plan
 from fastcache.policy import Policy
-from fastcache.storing import Errand, Found, Storing
+from fastcache.storing import Errand, Found, Storing, Unstored
 
 __all__ = ["Loading"]
 
@@ -71,6 +71,22 @@ class Loading(Storing):
         mine = {self.store.identity(key): key for key in keys}
         values = (yield from self._fetch_plan(Errand(mine, loader, settled, type, False, {}))) if mine else {}
         return {key: values[identity] for identity, key in mine.items() if values[identity] is not MISSING}
+
+    def refresh_plan(self, key: Any, loader: Any, default: Any, ttl: Any, policy: Policy | None, type: Any) -> Plan[Any]:
+        """Load a key whatever the cache holds, and store that. No load that began before is stored from now on.
+
+        A value that isn't to be stored (`Unstored`, or MISSING without a `missing_ttl`) leaves nothing under the key: what was
+        there is out of date. If the loader raises it stays.
+        """
+        settled = self.policy_for(ttl, policy)
+        identity = self.store.identity(key)
+        yield from self.forget_plan(identity)
+        errand = Errand({identity: key}, loader, settled, type, True, {}, early=True)
+        errand.found = yield from self._read_plan(errand, [identity])
+        value = (yield from self._missing_plan(errand, [identity]))[identity]
+        if errand.unstored:
+            yield from self.invalidate_plan(key)
+        return default if value is MISSING else value
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -201,6 +217,9 @@ class Loading(Storing):
             raise
         self.reporter.loaded(name, perf_counter() - started, None)
         if errand.single:
+            if type(answer) is Unstored:
+                errand.unstored = True
+                answer = answer.value
             return {identities[0]: answer}
         return {identity: answer.get(errand.keys[identity], MISSING) for identity in identities}
 

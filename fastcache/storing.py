@@ -24,7 +24,7 @@ from fastcache.outbox import Outbox
 from fastcache.plan import Call, Join, Plan
 from fastcache.policy import Policy
 
-__all__ = ["Errand", "Found", "Store", "Storing"]
+__all__ = ["Errand", "Found", "Store", "Storing", "Unstored"]
 
 LONGEST_RETRY = 60.0  # seconds: a database that is back must be noticed within a minute
 MOST_HELD_OFF = 10_000  # keys whose failed refresh is remembered, each some 200 bytes
@@ -47,6 +47,15 @@ class Found:
     """How long it took to load, if that is known."""
     token: Any = None
     """What the store needs to know again that nobody else wrote meanwhile."""
+
+
+class Unstored:
+    """What a loader returns around a value that is for its callers only: what is stored under the key stays as it is."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class Store(Protocol):
@@ -109,6 +118,7 @@ class Errand:
     alive: bool = True  # no backend failure yet
     seen: int = -1  # landings at the last look
     early: bool = False
+    unstored: bool = False  # the loader returned an `Unstored`
 
     def name(self, identities: list[Any]) -> Any:
         """The key or keys, for events and messages."""
@@ -171,7 +181,7 @@ class Storing:
             if (value is not MISSING or policy.missing_ttl is not None or identity in errand.found)
             and identity not in self.outbox
         }
-        if not keep or not errand.alive:
+        if not keep or not errand.alive or errand.unstored:
             return
         if self.store.local:
             with self.store.section():
