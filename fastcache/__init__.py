@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fastcache.asyncmemory import AsyncMemoryCache
     from fastcache.backends import MemoryCache
+    from fastcache.decorators import cached
     from fastcache.events import Event
     from fastcache.patterns import (
         AsyncCacheAside,
@@ -64,6 +65,7 @@ __all__ = [
     "TTLCache",
     "WriteThroughCache",
     "cache",
+    "cached",
     "lru_cache",
 ]
 
@@ -83,6 +85,7 @@ _LAZY = {
     "SingleFlight": "fastcache.singleflight",
     "SingleFlightCache": "fastcache.patterns",
     "WriteThroughCache": "fastcache.patterns",
+    "cached": "fastcache.decorators",
 }
 
 
