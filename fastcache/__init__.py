@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastcache.asyncmemory import AsyncMemoryCache
     from fastcache.asynctiered import AsyncTieredCache
     from fastcache.backends import MemoryCache
+    from fastcache.decorators import cached
     from fastcache.events import Event
     from fastcache.patterns import (
         AsyncCacheAside,
@@ -68,6 +69,7 @@ __all__ = [
     "TieredCache",
     "WriteThroughCache",
     "cache",
+    "cached",
     "lru_cache",
 ]
 
@@ -89,6 +91,7 @@ _LAZY = {
     "SingleFlightCache": "fastcache.patterns",
     "TieredCache": "fastcache.tiered",
     "WriteThroughCache": "fastcache.patterns",
+    "cached": "fastcache.decorators",
 }
 
 

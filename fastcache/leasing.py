@@ -93,7 +93,7 @@ def _leased_plan(
     while todo:
         for identity in todo:
             landed = engine.flights.landed.get(identity, values)  # on its way into the store: no second run for that
-            if landed is not values and identity not in engine.outbox and not errand.early:
+            if landed is not values and identity not in engine.outbox and not (errand.early or errand.anew):
                 values[identity] = landed
         todo = [identity for identity in todo if identity not in values]
         waiting: dict[Any, Any] = {}
@@ -105,7 +105,7 @@ def _leased_plan(
                 found = {}
             for identity, one in found.items():
                 errand.found[identity] = one
-                if one.stale or one.broken:
+                if one.stale or one.broken or errand.anew:
                     waiting[identity] = one.token  # another one than was seen: look again, but not for ever
                 else:
                     values[identity] = one.value

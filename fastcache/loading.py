@@ -22,7 +22,7 @@ from fastcache.errors import MISSING, ConfigurationError
 from fastcache.leasing import leased_plan
 from fastcache.plan import Call, Plan
 from fastcache.policy import Policy
-from fastcache.storing import Errand, Found
+from fastcache.storing import Errand, Found, Unstored
 from fastcache.writing import Writing
 
 __all__ = ["Loading"]
@@ -78,6 +78,24 @@ class Loading(Writing):
         errand = Errand(mine, loader, settled, type, False, tags=tags)
         values = (yield from self._fetch_plan(errand)) if mine else {}
         return {key: values[identity] for identity, key in mine.items() if values[identity] is not MISSING}
+
+    def refresh_plan(
+        self, key: Any, loader: Any, default: Any, ttl: Any, policy: Policy | None, type: Any, tags: tuple[bytes, ...] = ()
+    ) -> Plan[Any]:
+        """Load a key whatever the cache holds, and store that. No load that began before is stored from now on.
+
+        A value that isn't to be stored (`Unstored`, or MISSING without a `missing_ttl`) leaves nothing under the key: what
+        was there is out of date. If the loader raises it stays.
+        """
+        settled = self.policy_for(ttl, policy)
+        identity = self.store.identity(key)
+        yield from self.forget_plan(identity)
+        errand = Errand({identity: key}, loader, settled, type, True, anew=True, tags=tags)
+        errand.found = yield from self._read_plan(errand, [identity])
+        value = (yield from self._missing_plan(errand, [identity]))[identity]
+        if errand.withheld:
+            yield from self.invalidate_plan(key)
+        return default if value is MISSING else value
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -178,7 +196,7 @@ class Loading(Writing):
             load = partial(self._load_and_store_plan, errand, flights=flights)
             return (yield from leased_plan(self, errand, identities, load))
         values: dict[Any, Any] = {}
-        if self.flights.landings != errand.seen and not errand.early:
+        if self.flights.landings != errand.seen and not (errand.early or errand.anew):
             found = yield from self._read_plan(errand, identities)
             errand.found.update(found)
             values = {key: found[key].value for key in found if not (found[key].stale or found[key].broken)}
@@ -216,6 +234,9 @@ class Loading(Writing):
             raise
         self.reporter.loaded(name, perf_counter() - started, None)
         if errand.single:
+            if type(answer) is Unstored:
+                errand.withheld = True
+                answer = answer.value
             return {identities[0]: answer}
         return {identity: answer.get(errand.keys[identity], MISSING) for identity in identities}
 

@@ -22,7 +22,7 @@ from fastcache.outbox import Outbox
 from fastcache.plan import Plan
 from fastcache.policy import Policy
 
-__all__ = ["Errand", "Found", "Store", "Storing"]
+__all__ = ["Errand", "Found", "Store", "Storing", "Unstored"]
 
 LONGEST_RETRY = 60.0  # seconds: a database that is back must be noticed within a minute
 MOST_HELD_OFF = 10_000  # keys whose failed refresh is remembered, each some 200 bytes
@@ -43,6 +43,15 @@ class Found:
     """How long it took to load, if that is known."""
     token: Any = None
     """What the store needs to know again that nobody else wrote meanwhile."""
+
+
+class Unstored:
+    """What a loader returns around a value that is for its callers only: what is stored under the key stays as it is."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class Store(Protocol):
@@ -113,6 +122,8 @@ class Errand:
     tags: tuple[bytes, ...] = ()
     unstored: set[Any] = field(default_factory=set)  # what is loaded without the right to store it
     held: Any = None  # what a store with leases has to know again
+    withheld: bool = False  # the loader returned an `Unstored`
+    anew: bool = False  # it is to be loaded whatever there is
 
     def name(self, identities: list[Any]) -> Any:
         """The key or keys, for events and messages."""
@@ -177,6 +188,8 @@ class Storing:
             and identity not in errand.unstored
         }
         errand.load_seconds = load_seconds
+        if errand.withheld:
+            return
         for identity in errand.unstored & loaded.keys():
             self.reporter.refuse(errand.keys[identity])
         if not keep or not errand.alive:

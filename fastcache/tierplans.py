@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from weakref import WeakSet
 
+from fastcache._gate import GatedLookup
 from fastcache.asyncmemory import AsyncMemoryCache
 from fastcache.backends import MemoryCache
 from fastcache.background import Tasks, Threads
@@ -99,6 +100,15 @@ class Tiers:
     def _attend(self) -> None:
         if self._listener is not None and not self._front.gate.is_open():
             self._listener.attend()
+
+    @staticmethod
+    def encode_tags(tags: Iterable[str]) -> tuple[bytes, ...]:
+        """Tags as the engine takes them."""
+        return _tags(tags)
+
+    def _gated_lookup(self, type: Any) -> GatedLookup | None:
+        """The lookup that begins `get_or_load`, for compiled code; None where there are no plain copies."""
+        return None if self._isolate or type is not None else self._lookup
 
     # -- copies ----------------------------------------------------------------------------------------------------
 

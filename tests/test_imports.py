@@ -15,12 +15,12 @@ CORE = ROOT / "src" / "fastcache"
 # Each file may import those in the lines above its own only (and, within the core, above it in its line).
 FLOORS = [
     ["errors"],
-    ["_links", "_cpython", "_clock", "_expiry", "_table", "_lru", "_ttl", "_gate", "_memo", "_method"],
+    ["_links", "_cpython", "_clock", "_expiry", "_table", "_lru", "_ttl", "_gate", "_memo", "_method", "_cached"],
     ["stats"],
     ["flight", "flights", "taskflights"],
     ["runs"],
     ["memoize"],
-    ["keys"],
+    ["keys", "stable", "callkeys"],
     ["compression", "serializers", "expiry", "envelope", "entries"],
     ["plan"],
     ["singleflight"],

@@ -1,12 +1,15 @@
 # cython: language_level=3
-"""`Gate` as other compiled modules see it: a time until which something may be relied on.
+"""`Gate` and `GatedLookup` as other compiled modules see them: a time until which something may be relied on.
 
 The time is on the axis of `coarse_now()` (_clock.pxd) and lies in one double, written by one thread and read by many:
 relaxed atomics on both sides, which on common machines are plain moves.
 """
+cimport cython
+from cpython.object cimport PyObject
 from libc.math cimport INFINITY
 
 from ._clock cimport coarse_now
+from ._ttl cimport TTLCache
 
 cdef extern from *:
     """
@@ -25,6 +28,7 @@ cdef extern from *:
     void store_double "fc_store_double"(double* p, double v) noexcept nogil
 
 
+@cython.final
 cdef class Gate:
     cdef double closes      # on the axis of coarse_now(); infinite: never; minus infinity: it is shut
     cdef double given       # the same as a reading of time.monotonic(), as it was given
@@ -34,3 +38,10 @@ cdef inline bint is_open(Gate gate) noexcept nogil:
     """O(1), runs no Python code. Reads the clock only where the answer depends on the time."""
     cdef double closes = load_double(&gate.closes)
     return closes == INFINITY or (closes > -INFINITY and coarse_now() < closes)
+
+
+@cython.final
+cdef class GatedLookup:
+    cdef PyObject* (*vectorcall)(GatedLookup, PyObject**, size_t, PyObject*) noexcept
+    cdef readonly TTLCache map
+    cdef readonly Gate gate

@@ -92,10 +92,6 @@ cdef class GatedLookup:
 
     map: a TTLCache, not of a subclass (their overridden methods would not be asked). O(1), atomic as `TTLCache.get`.
     """
-    cdef PyObject* (*vectorcall)(GatedLookup, PyObject**, size_t, PyObject*) noexcept
-    cdef readonly TTLCache map
-    cdef readonly Gate gate
-
     def __cinit__(self, TTLCache map not None, Gate gate not None):
         if type(map) is not TTLCache:
             raise TypeError(f"map must be a TTLCache itself, not of its subclass {type(map).__qualname__}")
@@ -121,7 +117,7 @@ cdef PyObject* call_lookup(GatedLookup self, PyObject** args, size_t nargsf, PyO
         if not now < closes:
             INCREF(args[1])
             return args[1]
-    found = read_live(self.map, args[0], hash, now)
+    found = read_live(self.map, args[0], hash, now, NULL)
     if found == NULL:
         found = args[1]
         INCREF(found)

@@ -55,11 +55,16 @@ cdef class TTLCache(LRUCache):
     cdef list expired(self)
 
 
-cdef inline PyObject* read_live(TTLCache map, PyObject* key, Py_hash_t hash, double coarse) except? NULL:
+cdef extern from "Python.h":
+    PyObject* type_of "(PyObject *)Py_TYPE"(PyObject*) noexcept
+
+
+cdef inline PyObject* read_live(TTLCache map, PyObject* key, Py_hash_t hash, double coarse, PyObject* apart) except? NULL:
     """The value of a live key as a new reference, now most recently used and counted as a hit; NULL, and a miss, otherwise.
 
-    `coarse` is a reading of the coarse clock, where the caller has one already; minus infinity otherwise. Methods that a
-    Python subclass replaced aren't asked. May run the `__eq__` of keys of equal hash, and a user's timer.
+    `coarse` is a reading of the coarse clock, where the caller has one already; minus infinity otherwise. `apart` is NULL, or
+    a type: then values of that type aren't returned, and nothing but hits is counted, because the caller will look again.
+    Methods that a Python subclass replaced aren't asked. May run the `__eq__` of keys of equal hash, and a user's timer.
     """
     cdef Py_ssize_t s
     cdef Section section
@@ -74,12 +79,12 @@ cdef inline PyObject* read_live(TTLCache map, PyObject* key, Py_hash_t hash, dou
     section_begin(&section, map)
     try:
         s = lookup(map, key, hash)
-        if s and map.now < map.expiry[s].deadline:
+        if s and map.now < map.expiry[s].deadline and (apart == NULL or type_of(map.slots[s].value) != apart):
             move_to_front(map.slots, s)
             map.hits += 1
             value = map.slots[s].value
             INCREF(value)
-        else:
+        elif apart == NULL:
             map.misses += 1
     finally:
         section_end(&section)

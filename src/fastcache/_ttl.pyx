@@ -375,7 +375,7 @@ cdef class TTLCache(LRUCache):
     # The mapping, where it is not LRUCache's
 
     def __getitem__(self, key):
-        cdef PyObject* found = read_live(self, <PyObject*>key, key_hash(<PyObject*>key), -INFINITY)
+        cdef PyObject* found = read_live(self, <PyObject*>key, key_hash(<PyObject*>key), -INFINITY, NULL)
         if found == NULL:
             return self.__missing__(key)
         value = <object>found
@@ -390,7 +390,7 @@ cdef class TTLCache(LRUCache):
         cdef PyObject* found
         if self.overrides & ITEM_ACCESS:
             return self[key] if key in self else default
-        found = read_live(self, <PyObject*>key, key_hash(<PyObject*>key), -INFINITY)
+        found = read_live(self, <PyObject*>key, key_hash(<PyObject*>key), -INFINITY, NULL)
         if found == NULL:
             return default
         value = <object>found
