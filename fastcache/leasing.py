@@ -69,7 +69,9 @@ def leased_plan(
     store: Any = engine.store
     store.prepare(errand, identities)
     try:
-        return (yield from _leased_plan(engine, store, errand, identities, load))
+        values = yield from _leased_plan(engine, store, errand, identities, load)
+        yield from store.release_plan(errand)  # of what the loader says there is nothing of, or what isn't to be stored
+        return values
     except GeneratorExit:
         raise  # nothing can be asked for any more: the leases end by themselves
     except BaseException:

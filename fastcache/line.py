@@ -94,6 +94,7 @@ class Line:
         self._awaited: dict[Any, set[bytes]] = {}
         self._ears_of: dict[bytes, list[Any]] = {}  # by channel
         self._questions: deque[_Question] = deque()
+        self._watching = False  # tracking is on
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -154,6 +155,12 @@ class Line:
         if self._tracking:
             if not wire.speaks_resp3:
                 raise ConnectionError("coherence='tracking' needs a server that speaks RESP3 (Redis 6 and later)")
+            if self._watching:
+                self.heard_by.add(ear)  # what is watched is the same for all ears of a line
+                self._changed()
+                return
+            if self._awaited:
+                return  # asked for already
             self._awaited[ear] = {b"OK"}
             prefixes = [part for prefix in ear.tracked for part in ("PREFIX", prefix)]
             question = _Question(self._clock(), False, ear)
@@ -218,6 +225,7 @@ class Line:
         question = self._questions.popleft()
         if not question.beat:
             self._awaited.pop(question.flight, None)
+            self._watching = True
             self.heard_by.add(question.flight)
             self._changed()
             return

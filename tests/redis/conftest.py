@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import servers
 from proxy import TIMES, Proxy
 
+from fastcache import AsyncTieredCache, MemoryCache, TieredCache
 from fastcache.redis import AsyncRedisCache, RedisCache
 
 
@@ -80,7 +81,7 @@ class LoopThread:
 class Blocking:
     """An AsyncRedisCache behind blocking calls in one event loop, so that one test is written for both faces."""
 
-    def __init__(self, runner: LoopThread, cache: AsyncRedisCache) -> None:
+    def __init__(self, runner: LoopThread, cache: Any) -> None:
         self._runner = runner
         self.cache = cache
 
@@ -118,6 +119,18 @@ class Face:
     def on(self, client: Any, *args: Any, **kwargs: Any) -> Any:
         return self._add(self.cls(client, *args, **kwargs))
 
+    def tiered(
+        self, url: str, prefix: str = "p", *, client: Any = None, memory: dict[str, Any] | None = None,
+        redis: dict[str, Any] | None = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        """A two-level cache with a memory of its own: what other processes have."""
+        options_of_redis = {"ttl": 60, **(redis or {})}
+        remote = self.cls.from_url(url, prefix, **options_of_redis) if client is None else None
+        if remote is None:
+            remote = self.cls(client, prefix, **options_of_redis)
+        kind = TieredCache if self._runner is None else AsyncTieredCache
+        return self._add(kind(MemoryCache(**(memory or {})), remote, **options))
+
     def _add(self, cache: Any) -> Any:
         cache = cache if self._runner is None else Blocking(self._runner, cache)
         self._caches.append(cache)
@@ -133,6 +146,18 @@ class Face:
             return await outcome if isinstance(outcome, Awaitable) else outcome
 
         return self._runner.run(call())
+
+    def write(self, cache: Any, key: str) -> None:
+        """`writing(key)` around nothing."""
+        if self._runner is None:
+            with cache.writing(key):
+                return
+
+        async def write() -> None:
+            async with cache.cache.writing(key):
+                pass
+
+        self._runner.run(write())
 
     def redis(self) -> Any:
         import redis
