@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, Concatenate, Generic, Self, final, overload
+from typing import Any, Concatenate, Generic, Protocol, Self, final, overload
 
 from typing_extensions import ParamSpec, TypeVar  # for `default`; a stub imports nothing at run time
 
@@ -14,6 +14,10 @@ _I = TypeVar("_I")
 _I_co = TypeVar("_I_co", covariant=True, default=Any)  # what `invalidate` returns: None, or an awaitable of that
 _S = TypeVar("_S")
 _C = TypeVar("_C")
+
+class _Unbound(Protocol[_P, _R_co, _I_co]):
+    def __call__(self, /, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...
+    def invalidate(self, /, *args: _P.args, **kwargs: _P.kwargs) -> _I_co: ...
 
 def is_plain(value: object) -> bool: ...
 

@@ -129,7 +129,7 @@ def _step(attribute: str, item: str) -> Callable[[Any], Any]:
 
 def _text(value: Any, conversion: str | None, spec: str) -> str:
     """The text of a field: what `str.format` makes of it, but the stable form where that were a bare `repr`."""
-    cls = type(value)
+    cls: Any = type(value)
     shows_repr = cls.__str__ is object.__str__
     if cls is bytes or (shows_repr and (conversion is not None or cls.__format__ is object.__format__)):
         return format(stable(value), spec)
@@ -137,7 +137,8 @@ def _text(value: Any, conversion: str | None, spec: str) -> str:
         return format(value, spec)
     if conversion != "s" and cls.__repr__ is object.__repr__:
         raise Unstable(cls)
-    return format({"r": repr, "s": str, "a": ascii}[conversion](value), spec)
+    convert: Any = {"r": repr, "s": str, "a": ascii}[conversion]
+    return format(convert(value), spec)
 
 
 class KeyMaker:

@@ -49,7 +49,7 @@ class _AnyCache(Protocol):
 
 class Decorator(Protocol):
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[P, Coroutine[Any, Any, T]], /
     ) -> Cached[P, Coroutine[Any, Any, T], Coroutine[Any, Any, None]]: ...
     @overload
@@ -57,7 +57,7 @@ class Decorator(Protocol):
 
 
 @overload
-def cached(
+def cached(  # type: ignore[overload-overlap]
     cache: Callable[P, Coroutine[Any, Any, T]], /
 ) -> Cached[P, Coroutine[Any, Any, T], Coroutine[Any, Any, None]]: ...
 @overload

@@ -65,7 +65,7 @@ def _module_name(module: str) -> str:
         import sys
 
         spec = getattr(sys.modules.get(module), "__spec__", None)
-        return "__main__" if spec is None or module == "__mp_main__" and spec.name == module else spec.name
+        return "__main__" if spec is None or (module == "__mp_main__" and spec.name == module) else spec.name
     return module
 
 
