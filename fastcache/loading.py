@@ -75,8 +75,8 @@ class Loading(Storing):
     def refresh_plan(self, key: Any, loader: Any, default: Any, ttl: Any, policy: Policy | None, type: Any) -> Plan[Any]:
         """Load a key whatever the cache holds, and store that. No load that began before is stored from now on.
 
-        A value that isn't to be stored (`Unstored`, or MISSING without a `missing_ttl`) leaves nothing under the key: what was
-        there is out of date. If the loader raises it stays.
+        A value that isn't to be stored (`Unstored`, or MISSING without a `missing_ttl`) leaves nothing under the key: what
+        was there is out of date. If the loader raises it stays.
         """
         settled = self.policy_for(ttl, policy)
         identity = self.store.identity(key)

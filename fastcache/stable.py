@@ -32,8 +32,8 @@ class Unstable(TypeError):
 def stable(value: Any) -> str:
     """The text of a value. O(its size), and O(n log n) for the n items of a set or dict.
 
-    Known are None, bool, int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset, range, Decimal, UUID, date,
-    time, datetime (naive, or of a `timezone` or ZoneInfo), timedelta, Path, Enum, named tuples, dataclasses (by the fields that
+    Known are None, bool, int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset, range, Decimal, UUID,
+    date, time, datetime (naive, or of a `timezone` or ZoneInfo), timedelta, Path, Enum, named tuples, dataclasses (by the fields that
     are compared), msgspec's Structs, classes (by their name), and what has a method `__cache_key__()`, which returns one of
     these. Subclasses of the builtin types aren't: they may hold more than shows.
 
