@@ -10,7 +10,6 @@ _P = ParamSpec("_P", default=...)
 _Q = ParamSpec("_Q")
 _R = TypeVar("_R")
 _R_co = TypeVar("_R_co", covariant=True, default=Any)
-_I = TypeVar("_I")
 _I_co = TypeVar("_I_co", covariant=True, default=Any)  # what `invalidate` returns: None, or an awaitable of that
 _S = TypeVar("_S")
 _C = TypeVar("_C")
@@ -41,14 +40,14 @@ class Cached(_Methods[_P, _R_co, _I_co]):
     # As `Memo.__get__`, which says why in this order and on a Callable.
     @overload
     def __get__(
-        self: _Unbound[Concatenate[_C, _Q], _R, _I], instance: object, owner: _C, /
-    ) -> CachedOfClass[_Q, Concatenate[_C, _Q], _R, _I]: ...
+        self: Callable[Concatenate[_C, _Q], _R], instance: object, owner: _C, /
+    ) -> CachedOfClass[_Q, Concatenate[_C, _Q], _R, Any]: ...
     @overload
     def __get__(self, instance: None, owner: type | None = None, /) -> Self: ...
     @overload
     def __get__(
-        self: _Unbound[Concatenate[_S, _Q], _R, _I], instance: _S, owner: type | None = None, /
-    ) -> BoundCached[_Q, _R, _I]: ...
+        self: Callable[Concatenate[_S, _Q], _R], instance: _S, owner: type | None = None, /
+    ) -> BoundCached[_Q, _R, Any]: ...
     @overload
     def __get__(self, instance: object, owner: type | None = None, /) -> Self: ...
     def __copy__(self) -> Self: ...

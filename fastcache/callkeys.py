@@ -1,7 +1,7 @@
 """The key of a call of a decorated function: from a template, from a function, or from the arguments themselves.
 
-Calls are bound to the function's signature first, defaults included, so that `f(1)` and `f(user_id=1)` have one key. This
-file must never call the decorated function, and knows no cache.
+Calls are bound to the function's signature first, defaults included, so that `f(1)` and `f(user_id=1)` have one key.
+This file must never call the decorated function, and knows no cache.
 """
 
 from __future__ import annotations
@@ -142,12 +142,10 @@ def _text(value: Any, conversion: str | None, spec: str) -> str:
 
 
 class KeyMaker:
-    """`maker(*args, **kwargs)` is the key of a call. `is_plain`: where the arguments are, equal calls have the same key for
-    good.
+    """`maker(*args, **kwargs)` is the key of a call. `is_plain`: where the arguments are, the key is for good.
 
     key: a template; a function of the call's arguments, which returns a str; or None. Then the key is the function's full
-    name,
-        a version, and the stable form of all arguments.
+        name, a version, and the stable form of all arguments.
 
     Raises ConfigurationError for a template that doesn't fit the signature, TypeError for anything else.
     """
@@ -207,7 +205,7 @@ class TagMaker:
         self._function = tags if callable(tags) else None
         if self._function is None:
             if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
-                raise ConfigurationError(f"tags={tags!r}: must be a sequence of templates, such as ('users',), or a function")
+                raise ConfigurationError(f"tags={tags!r}: must be a sequence of templates, like ('users',), or a function")
             self._binding = Binding(function, self._name)
             wrong = [tag for tag in tags if not isinstance(tag, str)]
             if wrong:

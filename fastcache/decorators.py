@@ -90,19 +90,18 @@ def cached(
 
     cache: where to; None: a MemoryCache of the function's own, of at most 1,024 entries.
     key: a template with the function's parameters as fields, "user:{user_id}" or "user:{user.id}"; or a function of the
-    call's
-        arguments, which returns a str. Without it the key is made from all arguments, which must have a form that is the
-        same in every process (numbers, text, dates, enums, containers, dataclasses ...: `fastcache.stable.stable`; TypeError
-        otherwise), and is prefixed by the function's module, name, and a version that changes with its parameters. Either
-        way `f(1)` and `f(user_id=1)` are one call; `f(1)`, `f(1.0)` and `f(True)` are three. A key of more than 1,024
-        characters ends in a digest.
+        call's arguments, which returns a str. Without it the key is made from all arguments, which must have a form that is
+        the same in every process (numbers, text, dates, enums, containers, dataclasses ...: `fastcache.stable.stable`;
+        TypeError otherwise), and is prefixed by the function's module, name, and a version that changes with its
+        parameters. Either way `f(1)` and `f(user_id=1)` are one call; `f(1)`, `f(1.0)` and `f(True)` are three. A key of
+        more than 1,024 characters ends in a digest.
     ttl: seconds; policy: a Policy. As for `get_or_load`.
     tags: of caches that have tags: templates, or a function of the call's arguments that returns the tags.
     condition: a function of the result: it is stored only where this is true. Its callers get it all the same.
     type: what a cache that decodes is to decode to, as in `get`. (A dataclass that went through JSON comes back as a dict
         otherwise.)
 
-    `None` is a value. Where the function returns MISSING, so does the call, and nothing is stored but under a `missing_ttl`.
+    `None` is a value. Where the function returns MISSING, so does the call; it is stored only under a `missing_ttl`.
 
     The result has `cache_key(*args)`, `invalidate(*args)` and `refresh(*args)` (awaitable for an `async def`), `cache` and
     `__wrapped__`. On methods: `a.m.invalidate(42)` or `A.m.invalidate(a, 42)`. There, `self` is an argument like any other,
@@ -239,7 +238,7 @@ class _Calls:
             if isinstance(value, CoroutineType):
                 value.close()
             raise TypeError(
-                f"{_name(self._function)} returned a {value.__class__.__name__}, which can be used once only and is therefore"
+                f"{_name(self._function)} returned a {value.__class__.__name__}, which can be used once only, so it is"
                 f" not cached: " + ("decorate the async def itself" if isinstance(value, CoroutineType) else "return a list")
             )
         if self._condition is None or value is MISSING or self._condition(value):

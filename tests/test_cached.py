@@ -321,8 +321,14 @@ def test_wrong_options_are_refused_when_decorating(options, function, message):
 
 @pytest.mark.parametrize(
     ("options", "function"),
-    [({"key": 3}, len), ({"policy": 3}, len), ({"condition": 3}, len), ({"condition": asynchronous}, len), ({}, 3), ({},
-    dict)],
+    [
+        ({"key": 3}, len),
+        ({"policy": 3}, len),
+        ({"condition": 3}, len),
+        ({"condition": asynchronous}, len),
+        ({}, 3),
+        ({}, dict),
+    ],
 )
 def test_wrong_types_are_refused_when_decorating(options, function):
     """With a TypeError."""

@@ -32,10 +32,13 @@ print(f.cache_key({"b": 1, "a": {"x", "y", "z"}}, frozenset("abc"), Color.RED, 1
 """
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary(), st.decimals(allow_nan=False),
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary(),
+    st.decimals(allow_nan=False),
     st.uuids(), st.dates(), st.datetimes(), st.times(), st.timedeltas(),
 )  # fmt: skip
-hashables = st.recursive(scalars, lambda inner: st.tuples(inner) | st.tuples(inner, inner) | st.frozensets(inner, max_size=3))
+hashables = st.recursive(
+    scalars, lambda inner: st.tuples(inner) | st.tuples(inner, inner) | st.frozensets(inner, max_size=3)
+)
 values = st.recursive(
     hashables, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(hashables, inner, max_size=3), max_leaves=6
 )
@@ -58,7 +61,10 @@ def test_stable_forms_are_equal_just_where_values_are(a, b):
     assert (stable(a) == stable(b)) == (typed(a) == typed(b))
 
 
-@given(st.lists(st.text(alphabet="a',\\()[]\ud800", max_size=4), max_size=3), st.lists(st.text("a',\\()", max_size=4), max_size=3))
+@given(
+    st.lists(st.text(alphabet="a',\\()[]\ud800", max_size=4), max_size=3),
+    st.lists(st.text("a',\\()", max_size=4), max_size=3),
+)
 def test_texts_side_by_side_are_not_confused(a, b):
     """Quotes, commas and brackets in texts don't reach beyond them."""
     assert (stable(tuple(a)) == stable(tuple(b))) == (a == b)
@@ -68,7 +74,11 @@ def test_keys_are_the_same_in_every_process():
     """Whatever PYTHONHASHSEED is."""
     keys = {
         subprocess.run(
-            [sys.executable, "-c", SCRIPT], env={**os.environ, "PYTHONHASHSEED": str(seed)}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", SCRIPT],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in (0, 1, 12345)
     }
@@ -91,7 +101,9 @@ def test_forms_of_all_kinds():
     assert stable(uuid.UUID(int=1)).startswith("UUID(")
     assert stable(Color.RED).endswith("Color.RED")
     assert stable(Point(1, 2)) == stable(Point(1, 3)) != stable(Point(2))
-    assert stable(dt.datetime(2026, 1, 1, tzinfo=paris)) != stable(dt.datetime(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1))))
+    assert stable(dt.datetime(2026, 1, 1, tzinfo=paris)) != stable(
+        dt.datetime(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1)))
+    )
     assert stable(10**5000) != stable(10**5000 + 1)
     assert stable(0.0) != stable(-0.0)
 

@@ -61,13 +61,21 @@ def two(face, server):
 
 def test_protocol_of_single_keys(one, two):
     """Set, get, exists, remaining, delete, and the item access."""
-    assert one.get("k") is None and one.get("k", 5) == 5 and not one.exists("k") and one.remaining("k") is None
+    assert one.get("k") is None
+    assert one.get("k", 5) == 5
+    assert not one.exists("k")
+    assert one.remaining("k") is None
     one.set("k", {"a": [1, None]}, ttl=30)
     assert one.get("k") == {"a": [1, None]} == two.get("k") == two["k"]
-    assert one.exists("k") and two.exists("k") and 29 < two.remaining("k") <= 30
+    assert one.exists("k")
+    assert two.exists("k")
+    assert 29 < two.remaining("k") <= 30
     one.set("none", None, ttl=math.inf)
-    assert two.get("none", 5) is None and two["none"] is None and two.remaining("none") == math.inf
-    assert two.delete("k") is True and two.delete("k") is False
+    assert two.get("none", 5) is None
+    assert two["none"] is None
+    assert two.remaining("none") == math.inf
+    assert two.delete("k") is True
+    assert two.delete("k") is False
     one.sync()
     assert one.get("k") is None
     with pytest.raises(CacheMiss):
@@ -88,7 +96,8 @@ def test_protocol_of_many_keys(one, two):
     assert two.get("x") == 1
     two.clear()
     one.sync()
-    assert one.get("x") is None and two.get("x") is None
+    assert one.get("x") is None
+    assert two.get("x") is None
     one.set("x", 2)
     assert two.get("x") == 2
 
@@ -111,7 +120,8 @@ def test_isolated_readers_get_objects_of_their_own(face, server):
     cache = heard(face.tiered(server.url, isolate=True))
     cache.set("k", [1])
     cache.get("k").append(2)
-    assert cache.get("k") == [1] and cache.get("k", type=tuple[int]) == (1,)
+    assert cache.get("k") == [1]
+    assert cache.get("k", type=tuple[int]) == (1,)
     assert cache.stats().l1_hits >= 2
 
 
@@ -185,7 +195,8 @@ def test_loader_runs_once_for_two_processes(face, server):
         thread.start()
     for thread in threads:
         thread.join()
-    assert runs == ["k"] and results == [1, 1]
+    assert runs == ["k"]
+    assert results == [1, 1]
 
 
 def slow(face, function):
@@ -231,7 +242,8 @@ def test_patience_ends(one, server, monkeypatch):
     with server.client() as client:
         client.set(guard_name(b"p:k"), b"Lsomebody", px=30_000)
         assert one.get_or_load("k", lambda key: 1) == 1
-        assert not client.exists("p:k") and one.get("k") is None
+        assert not client.exists("p:k")
+        assert one.get("k") is None
     assert one.stats().lease_refused == 1
 
 
@@ -296,12 +308,14 @@ def test_patterns_hold_the_key_while_they_save(server):
         users = CacheAside(cache, lambda key: "loaded", save)
         users.update("k", 1)
         assert seen == [b"W", "during", 0]
-        assert not client.exists(guard_name(b"p:k")) and users.get("k") == "loaded"
+        assert not client.exists(guard_name(b"p:k"))
+        assert users.get("k") == "loaded"
         assert cache.stats().lease_refused == 1
-        with pytest.raises(ZeroDivisionError), cache.writing("k"), cache.writing("k"):
+        with pytest.raises(ZeroDivisionError), cache.writing("k"), cache.writing("k"):  # noqa: PT012
             assert client.get(guard_name(b"p:k")).count(b",") == 2
             raise ZeroDivisionError
-        assert not client.exists(guard_name(b"p:k")) and cache.get("k") is None
+        assert not client.exists(guard_name(b"p:k"))
+        assert cache.get("k") is None
 
 
 def test_signatures_of_both_faces_are_equal():
@@ -367,7 +381,9 @@ def test_stale_and_missing_policies_work_over_both_tiers(face, server):
         return MISSING if key == "gone" else key.upper()
 
     assert cache.get_or_load("gone", load, 5) == 5 == cache.get_or_load("gone", load, 5)
-    assert runs == ["gone"] and cache.get("gone") is None and not cache.exists("gone")
+    assert runs == ["gone"]
+    assert cache.get("gone") is None
+    assert not cache.exists("gone")
     assert cache.get_or_load("a", load) == "A" == cache.get_or_load("a", load) == cache.get("a")
     assert cache.get_or_load_many(["a", "b"], lambda keys: {key: key.upper() for key in keys}) == {"a": "A", "b": "B"}
     assert runs == ["gone", "a"]

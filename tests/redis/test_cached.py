@@ -1,0 +1,58 @@
+"""`cached` over Redis: keys and values are shared by processes, whatever their PYTHONHASHSEED."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from fastcache import ConfigurationError, cached
+from fastcache.redis import RedisCache
+
+SCRIPT = """
+import sys
+from fastcache import cached
+from fastcache.redis import RedisCache
+runs = []
+with RedisCache.from_url(sys.argv[1], "p", ttl=60) as cache:
+    @cached(cache)
+    def f(x, *, names):
+        runs.append(x)
+        return sorted(names)
+    print(f(1, names={"b", "a", "c"}), f.cache_key(1, names={"b", "a", "c"}), file=sys.stderr)
+    print(len(runs))
+"""
+
+
+@dataclass
+class User:
+    id: int
+
+
+def test_processes_share_keys(server):
+    """The first runs the function, the second finds its result."""
+    runs, said = [], set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", SCRIPT, server.url]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+        runs.append(done.stdout.strip())
+        said.add(done.stderr)
+    assert runs == ["1", "0"]
+    assert len(said) == 1
+
+
+def test_type_brings_back_what_was_returned(server):
+    """A hit is of the type that the function returns; a long key is taken, an absent ttl refused when decorating."""
+    with RedisCache.from_url(server.url, "p", ttl=60) as cache:
+        function = cached(cache, key="u:{text}", type=User)(lambda text: User(len(text)))
+        for text in ("a", "a" * 5000):
+            assert function(text) == function(text) == User(len(text))
+        assert function.refresh("a") == User(1)
+        function.invalidate("a")
+        assert not cache.exists("u:a")
+    with RedisCache.from_url(server.url, "p") as cache, pytest.raises(ConfigurationError, match="no ttl"):
+        cached(cache)(len)
