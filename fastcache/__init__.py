@@ -21,7 +21,9 @@ from fastcache.memoize import CacheInfo, cache, lru_cache
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fastcache.asyncmemory import AsyncMemoryCache
+    from fastcache.asynctiered import AsyncTieredCache
     from fastcache.backends import MemoryCache
+    from fastcache.decorators import cached
     from fastcache.events import Event
     from fastcache.patterns import (
         AsyncCacheAside,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from fastcache.redis import AsyncRedisCache, RedisCache
     from fastcache.singleflight import AsyncSingleFlight, SingleFlight
     from fastcache.stats import CacheStats
+    from fastcache.tiered import TieredCache
 
 __all__ = [
     "MISSING",
@@ -43,6 +46,7 @@ __all__ = [
     "AsyncRedisCache",
     "AsyncSingleFlight",
     "AsyncSingleFlightCache",
+    "AsyncTieredCache",
     "AsyncWriteThroughCache",
     "BackendError",
     "BackendTimeout",
@@ -62,8 +66,10 @@ __all__ = [
     "SingleFlight",
     "SingleFlightCache",
     "TTLCache",
+    "TieredCache",
     "WriteThroughCache",
     "cache",
+    "cached",
     "lru_cache",
 ]
 
@@ -73,6 +79,7 @@ _LAZY = {
     "AsyncRedisCache": "fastcache.redis",
     "AsyncSingleFlight": "fastcache.singleflight",
     "AsyncSingleFlightCache": "fastcache.patterns",
+    "AsyncTieredCache": "fastcache.asynctiered",
     "AsyncWriteThroughCache": "fastcache.patterns",
     "CacheAside": "fastcache.patterns",
     "CacheStats": "fastcache.stats",
@@ -82,7 +89,9 @@ _LAZY = {
     "RedisCache": "fastcache.redis",
     "SingleFlight": "fastcache.singleflight",
     "SingleFlightCache": "fastcache.patterns",
+    "TieredCache": "fastcache.tiered",
     "WriteThroughCache": "fastcache.patterns",
+    "cached": "fastcache.decorators",
 }
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
     from typing import Self
 
+    from fastcache._gate import GatedLookup
     from fastcache.backends import Cause
     from fastcache.background import Threads
     from fastcache.errors import MissingType
@@ -64,6 +65,9 @@ class AsyncMemoryCache(Generic[K, V]):
         )
         self._lookup = self._cache._lookup
         self._loading = self._cache._loading
+
+    def _gated_lookup(self, type: Any) -> GatedLookup | None:
+        return self._cache._gated_lookup(type) if _type(self).get_or_load is AsyncMemoryCache.get_or_load else None
 
     async def get(self, key: K, default: Any = None, *, type: Any = None) -> Any:
         """See `MemoryCache.get`."""

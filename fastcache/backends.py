@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
+from fastcache._gate import Gate, GatedLookup
 from fastcache._ttl import TTLCache, check_ttl
 from fastcache.background import Threads
 from fastcache.errors import MISSING, CacheMiss, ConfigurationError
@@ -123,6 +124,12 @@ class MemoryCache(Generic[K, V]):
 
     def _driver(self) -> Threads | Tasks:
         return Threads()
+
+    def _gated_lookup(self, type: Any) -> GatedLookup | None:
+        """The lookup that begins `get_or_load`, for compiled code; None where a subclass has it begin otherwise."""
+        if _type(self).get_or_load is not MemoryCache.get_or_load:
+            return None
+        return GatedLookup(self._map, Gate(math.inf))
 
     def get(self, key: K, default: Any = None, *, type: Any = None) -> Any:
         """The value of a key, now most recently used; `default` where there is none or it has expired.

@@ -1,35 +1,32 @@
 """The plans of a Redis cache: what each operation sends and what it makes of the replies, written once for both faces.
 
-Owns the counters and the one place through which every command goes, `_execute_plan`: it asks the breaker, counts a
-failure before anyone can swallow it, and wraps it in `BackendError`. After a failed command a plan sends no other one.
-This file must never send KEYS or FLUSHDB, never wait, and never know whether it runs in a thread or in a task (that is
-`plan.py`'s).
+Owns the counters of hits and misses. After a failed command a plan sends no other one. How a command is sent is in
+`sending.py`. This file must never send KEYS or FLUSHDB, never wait, and never know whether it runs in a thread or in a task
+(that is `plan.py`'s).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from redis.exceptions import AskError, ResponseError, TryAgainError
+from redis.exceptions import ResponseError
 
 from fastcache.background import Tasks, Threads
 from fastcache.entries import Entries, Key
-from fastcache.envelope import HEADER_SIZE, Malformed, is_enveloped, is_stale, unseal
-from fastcache.errors import BackendError, BackendTimeout, CacheMiss, ConfigurationError
+from fastcache.envelope import HEADER_SIZE, Malformed, glance, is_enveloped, is_stale
+from fastcache.errors import CacheMiss, ConfigurationError
 from fastcache.events import OnEvent, Reporter
 from fastcache.flights import ABSENT
 from fastcache.keys import escape_glob, glob_matcher
-from fastcache.link import AsyncLink, SyncLink
 from fastcache.loading import Loading
-from fastcache.outage import is_outage, is_timeout
-from fastcache.plan import Call, Join
+from fastcache.plan import Call
 from fastcache.policy import Policy
 from fastcache.remote import RemoteStore
-from fastcache.replies import batches, is_sound
+from fastcache.replies import batches
+from fastcache.sending import AnyLink, Sending, Steps
 from fastcache.serializers import Serializer
-from fastcache.targets import Target
 
 __all__ = ["Commands"]
 
@@ -37,14 +34,10 @@ _SCAN_COUNT = 1000  # entries that one SCAN looks at: under a millisecond of the
 _UNLINK_BATCH = 500  # keys per UNLINK, for the same reason
 
 T = TypeVar("T")
-AnyLink = TypeVar("AnyLink", bound=SyncLink | AsyncLink)
-Steps: TypeAlias = Generator[Call | Join, Any, T]
 
 
-class Commands(Generic[AnyLink]):
+class Commands(Sending[AnyLink]):
     """What `RedisCache` and `AsyncRedisCache` are made of. Not public."""
-
-    _link: AnyLink
 
     def _set_up(
         self,
@@ -56,11 +49,10 @@ class Commands(Generic[AnyLink]):
         policy: Policy | None,
         on_event: OnEvent | None,
     ) -> None:
-        self._link = link
+        super().__init__(link)
         self._entries = Entries(prefix, ttl, serializer, type, link.bytes_keys)
         self._hits = 0
         self._misses = 0
-        self._backend_errors = 0
         driver = Tasks() if link.asynchronous else Threads()
         self._flights = driver.flights
         reporter = Reporter(f"{prefix} at {link.breaker.server}", on_event)
@@ -95,83 +87,6 @@ class Commands(Generic[AnyLink]):
             "breaker": self._link.state(),
             **self._loading.reporter.counters(),
         }
-
-    # -- the way to the server -------------------------------------------------------------------------------------
-
-    def _execute_plan(self, *command: Any, target: Target | None = None, **options: Any) -> Steps[Any]:
-        """Send one command. `NEVER_DECODE` makes redis-py return bytes from a client that decodes, too."""
-        link = self._link
-        if target is None:
-            target = link.at(command[1]) if link.cluster else link
-        self._admit(command[0], target)
-        try:
-            reply = yield Call(link.client.execute_command, *command, NEVER_DECODE=True, **options)
-        except Exception as error:
-            raise self._failure(command[0], error, target) from error
-        if target.breaker.failures:
-            target.breaker.answered()
-        return self._checked(command[0], reply)
-
-    def _pipeline_plan(self, commands: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
-        """Send many commands in one round trip (in a cluster, one per node). Replies that are errors are returned."""
-        link = self._link
-        targets = [link.at(command[1]) for command in commands]
-        for target in set(targets):
-            self._admit("pipeline", target)
-        try:
-            replies: list[Any] = yield Call(link.pipeline, commands)
-        except Exception as error:  # of some node; a PONG soon clears those that it wasn't
-            for target in set(targets) - {targets[0]}:
-                self._count(error, target)
-            raise self._failure("pipeline", error, targets[0]) from error
-        self._expect(replies, commands)
-        moved = []
-        for place, (reply, target) in enumerate(zip(replies, targets, strict=True)):
-            self._checked(commands[place][0], reply)
-            if isinstance(reply, AskError | TryAgainError):  # MovedError is an AskError
-                moved.append(place)
-            elif isinstance(reply, Exception) and not isinstance(reply, ResponseError):
-                raise self._failure("pipeline", reply, target) from reply
-        for target in set(targets):
-            target.breaker.answered()
-        for place in moved:
-            try:
-                replies[place] = yield from self._execute_plan(*commands[place])
-            except BackendError as error:
-                if not isinstance(error.__cause__, ResponseError):
-                    raise
-                replies[place] = error.__cause__
-        return replies
-
-    def _admit(self, command: str, target: Target) -> None:
-        link, breaker = self._link, target.breaker
-        if link.closed:
-            raise BackendError(f"{command}: the cache is closed")
-        if breaker.is_open:
-            self._backend_errors += 1
-            breaker.keep_probing(target.ping, link.asynchronous)
-            raise BackendError(f"Redis at {breaker.server}: {command}: {breaker.reason()}")
-
-    def _count(self, error: Exception, target: Target) -> None:
-        """Tell the breaker what an error means, before anyone can swallow it."""
-        if is_outage(error):
-            target.breaker.failed(error)
-            if target.breaker.is_open:
-                target.breaker.keep_probing(target.ping, self._link.asynchronous)
-        elif isinstance(error, ResponseError):
-            target.breaker.answered()
-
-    def _failure(self, command: str, error: Exception, target: Target) -> BackendError:
-        """Count an error of redis-py and say it in this package's terms."""
-        if isinstance(error, BackendError):
-            return error
-        self._backend_errors += 1
-        self._count(error, target)
-        reason = str(error) or error.__class__.__name__
-        if isinstance(error, ResponseError) and ("HELLO" in reason or "NOPROTO" in reason):
-            reason += " (this server doesn't speak RESP3: make the client with protocol=2, or use from_url)"
-        kind = BackendTimeout if is_timeout(error) else BackendError
-        return kind(f"Redis at {target.breaker.server}: {command}: {reason}")
 
     # -- the operations --------------------------------------------------------------------------------------------
 
@@ -238,13 +153,12 @@ class Commands(Generic[AnyLink]):
         stale_for = 0
         if isinstance(head, bytes) and is_enveloped(head):
             try:
-                envelope = unseal(head)
+                missing, stale_for = glance(head)
             except Malformed:
                 pass  # there is something, as `get` says in its own way
             else:
-                if envelope.missing:
+                if missing:
                     return None
-                stale_for = envelope.stale_for
         if left == -1:
             return math.inf
         return None if is_stale(left, stale_for) else (left - stale_for) / 1000
@@ -349,14 +263,18 @@ class Commands(Generic[AnyLink]):
         return (yield from self._sweep_all_plan(mine))
 
     def _sweep_all_plan(self, mine: Key) -> Steps[int]:
-        """SCAN and UNLINK in turns, node by node: a million keys pass through in handfuls."""
+        """Remove all keys that match."""
         mine = mine.encode() if isinstance(mine, str) else mine
         pattern = escape_glob(self._entries.prefix_bytes.decode()).encode() + mine
-        if not self._link.cluster:
-            return (yield from self._sweep_plan(pattern, None))
+        return (yield from self._sweep_nodes_plan({pattern: self._unlink_plan}))
+
+    def _sweep_nodes_plan(self, removals: Mapping[bytes, Callable[[Sequence[bytes]], Steps[int]]]) -> Steps[int]:
+        """SCAN for each pattern, and remove what was found, in turns: a million keys pass through in handfuls."""
+        nodes = (yield from self._primaries_plan()) if self._link.cluster else [None]
         deleted = 0
-        for node in (yield from self._primaries_plan()):
-            deleted += yield from self._sweep_plan(pattern, node)
+        for node in nodes:
+            for pattern, remove_plan in removals.items():
+                deleted += yield from self._sweep_plan(pattern, node, remove_plan)
         return deleted
 
     def _primaries_plan(self) -> Steps[list[Any]]:
@@ -369,7 +287,9 @@ class Commands(Generic[AnyLink]):
                 raise self._failure("SCAN", error, self._link) from error
         return list(client.get_primaries())
 
-    def _sweep_plan(self, pattern: bytes, node: Any) -> Steps[int]:
+    def _sweep_plan(
+        self, pattern: bytes, node: Any, remove_plan: Callable[[Sequence[bytes]], Steps[int]]
+    ) -> Steps[int]:
         options = {} if node is None else {"target_nodes": node}
         target = self._link if node is None else self._link.node(node)
         cursor: Any = 0
@@ -382,16 +302,6 @@ class Commands(Generic[AnyLink]):
             if isinstance(cursor, dict):  # a cluster client says it for each node that was asked
                 (cursor,) = cursor.values()
             if names:
-                deleted += yield from self._unlink_plan(names)
+                deleted += yield from remove_plan(names)
             if int(cursor) == 0:
                 return deleted
-
-    def _checked(self, command: str, reply: Any) -> Any:
-        if not is_sound(command, reply):
-            self._backend_errors += 1
-            raise BackendError(f"Redis at {self._link.breaker.server}: {command}: not a reply to that: {reply!r:.80}")
-        return reply
-
-    def _expect(self, replies: Any, asked: Sequence[Any]) -> None:
-        if not isinstance(replies, list) or len(replies) != len(asked):
-            raise BackendError(f"Redis at {self._link.breaker.server}: expected {len(asked)} replies, got {replies!r:.80}")

@@ -19,7 +19,8 @@ from weakref import WeakSet
 __all__ = ["Event", "EventKind", "OnEvent", "Reporter", "report_unraisable"]
 
 EventKind: TypeAlias = Literal[
-    "load", "load_error", "stale", "refused", "store_error", "backend_error", "backend_away", "backend_back"
+    "load", "load_error", "stale", "refused", "store_error", "backend_error", "backend_away", "backend_back",
+    "coherence_lost", "coherence_back",
 ]
 
 LINE_INTERVAL = 10.0  # seconds between two lines of a sort: a connection that flaps must not fill a disk
@@ -33,6 +34,7 @@ class Event:
     "stale": a value past its ttl was served. "refused": a loaded value was not stored, because the key was invalidated or
     written meanwhile. "store_error": a loaded value could not be stored, with the `error`. "backend_error": the cache could
     not be read or written. "backend_away", "backend_back": the first failure after a success, and the other way round.
+    "coherence_lost", "coherence_back": a two-level cache stopped hearing what other processes write, or hears it (again).
     `key` is None where an event isn't about a single key.
     """
 
@@ -64,6 +66,11 @@ class Reporter:
         self.stale_hits = 0
         self.refused = 0
         self.degraded = 0
+
+    @property
+    def observer(self) -> OnEvent | None:
+        """The callback."""
+        return self._on_event
 
     def counters(self) -> dict[str, Any]:
         """The part of `CacheStats` that is counted here."""

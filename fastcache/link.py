@@ -63,6 +63,11 @@ class SyncLink(Servers):
         _refuse(client, "RedisCache", "AsyncRedisCache", _SYNC, _ASYNC)
         return cls(client, breaker_of(*identify(client)), owned=False)
 
+    @property
+    def pool_options(self) -> dict[str, Any]:
+        """What the connections are made with. Of a single server."""
+        return dict(self.client.connection_pool.connection_kwargs)
+
     @classmethod
     def open(cls, url: str, options: dict[str, Any]) -> SyncLink:
         """A client of the cache's own. Connects at the first command."""
@@ -117,6 +122,7 @@ class AsyncLink(Servers):
     def __init__(self, client: Any, breaker: Breaker, url: str = "", options: dict[str, Any] | None = None) -> None:
         super().__init__(client, breaker)
         self._given = client if options is None else None
+        self._sample = client  # never connected, where the clients are the cache's own
         self._url = url
         self._options = options or {}
         self._lines = Lines(breaker)
@@ -140,6 +146,12 @@ class AsyncLink(Servers):
     def to(cls, client: Any) -> AsyncLink:
         _refuse(client, "AsyncRedisCache", "RedisCache", _ASYNC, _SYNC)
         return cls(client, breaker_of(*identify(client)))
+
+    @property
+    def pool_options(self) -> dict[str, Any]:
+        """See `SyncLink.pool_options`. Needs no event loop."""
+        sample = self._given if self._given is not None else self._sample
+        return dict(sample.connection_pool.connection_kwargs)
 
     @classmethod
     def open(cls, url: str, options: dict[str, Any]) -> AsyncLink:

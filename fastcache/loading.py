@@ -14,20 +14,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 from fastcache.errors import MISSING, ConfigurationError
+from fastcache.leasing import leased_plan
 from fastcache.plan import Call, Plan
 from fastcache.policy import Policy
-from fastcache.storing import Errand, Found, Storing
+from fastcache.storing import Errand, Found, Unstored
+from fastcache.writing import Writing
 
 __all__ = ["Loading"]
 
 SLACK = 0.5  # seconds that a follower gives the leader beside the loader's hard_timeout: a read and a store at 0.25 s each
 
 
-class Loading(Storing):
+class Loading(Writing):
     """The engine of one cache."""
 
     # -- what a call asks for --------------------------------------------------------------------------------------
@@ -50,17 +53,20 @@ class Loading(Storing):
             return Policy(ttl, jitter=0.0)
         return policy if policy.ttl == ttl else replace(policy, ttl=ttl)
 
-    def one_plan(self, key: Any, loader: Any, default: Any, ttl: Any, policy: Policy | None, type: Any) -> Plan[Any]:
+    def one_plan(
+        self, key: Any, loader: Any, default: Any, ttl: Any, policy: Policy | None, type: Any, tags: tuple[bytes, ...] = ()
+    ) -> Plan[Any]:
         """`get_or_load`."""
         settled = self.policy_for(ttl, policy)
         if not callable(loader):
             raise TypeError(f"loader must be a function of the key, not {loader!r}")
         identity = self.store.identity(key)
-        value = (yield from self._fetch_plan(Errand({identity: key}, loader, settled, type, True, {})))[identity]
+        errand = Errand({identity: key}, loader, settled, type, True, tags=tags)
+        value = (yield from self._fetch_plan(errand))[identity]
         return default if value is MISSING else value
 
     def many_plan(
-        self, keys: Iterable[Any], loader: Any, ttl: Any, policy: Policy | None, type: Any
+        self, keys: Iterable[Any], loader: Any, ttl: Any, policy: Policy | None, type: Any, tags: tuple[bytes, ...] = ()
     ) -> Plan[dict[Any, Any]]:
         """`get_or_load_many`."""
         settled = self.policy_for(ttl, policy)
@@ -69,8 +75,27 @@ class Loading(Storing):
         if isinstance(keys, str | bytes):
             raise TypeError(f"expected a list (or another iterable) of keys, got a single one: {keys!r}")
         mine = {self.store.identity(key): key for key in keys}
-        values = (yield from self._fetch_plan(Errand(mine, loader, settled, type, False, {}))) if mine else {}
+        errand = Errand(mine, loader, settled, type, False, tags=tags)
+        values = (yield from self._fetch_plan(errand)) if mine else {}
         return {key: values[identity] for identity, key in mine.items() if values[identity] is not MISSING}
+
+    def refresh_plan(
+        self, key: Any, loader: Any, default: Any, ttl: Any, policy: Policy | None, type: Any, tags: tuple[bytes, ...] = ()
+    ) -> Plan[Any]:
+        """Load a key whatever the cache holds, and store that. No load that began before is stored from now on.
+
+        A value that isn't to be stored (`Unstored`, or MISSING without a `missing_ttl`) leaves nothing under the key: what
+        was there is out of date. If the loader raises it stays.
+        """
+        settled = self.policy_for(ttl, policy)
+        identity = self.store.identity(key)
+        yield from self.forget_plan(identity)
+        errand = Errand({identity: key}, loader, settled, type, True, anew=True, tags=tags)
+        errand.found = yield from self._read_plan(errand, [identity])
+        value = (yield from self._missing_plan(errand, [identity]))[identity]
+        if errand.withheld:
+            yield from self.invalidate_plan(key)
+        return default if value is MISSING else value
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -114,7 +139,7 @@ class Loading(Storing):
             found = yield from self.store.read_plan(wanted, errand.type, errand.policy)
         except self._failures as error:
             self._failed(errand, identities, error)
-            return {}
+            return self.store.rescue(wanted, errand.type, errand.policy)
         self.reporter.backend_answered()
         return found
 
@@ -167,8 +192,11 @@ class Loading(Storing):
 
     def _work_plan(self, errand: Errand, identities: list[Any], flights: Mapping[Any, Any]) -> Plan[dict[Any, Any]]:
         """What a leader does: look again, load, store."""
+        if self.store.leases:
+            load = partial(self._load_and_store_plan, errand, flights=flights)
+            return (yield from leased_plan(self, errand, identities, load))
         values: dict[Any, Any] = {}
-        if self.flights.landings != errand.seen and not errand.early:
+        if self.flights.landings != errand.seen and not (errand.early or errand.anew):
             found = yield from self._read_plan(errand, identities)
             errand.found.update(found)
             values = {key: found[key].value for key in found if not (found[key].stale or found[key].broken)}
@@ -178,11 +206,16 @@ class Loading(Storing):
                     values[identity] = landed
         todo = [identity for identity in identities if identity not in values]
         if todo:
-            started = perf_counter()
-            loaded = yield from self._load_plan(errand, todo)
-            yield from self._store_plan(errand, loaded, flights, perf_counter() - started)
-            values.update(loaded)
+            values.update((yield from self._load_and_store_plan(errand, todo, flights)))
         return values
+
+    def _load_and_store_plan(
+        self, errand: Errand, identities: list[Any], flights: Mapping[Any, Any]
+    ) -> Plan[dict[Any, Any]]:
+        started = perf_counter()
+        loaded = yield from self._load_plan(errand, identities)
+        yield from self._store_plan(errand, loaded, flights, perf_counter() - started)
+        return loaded
 
     def _load_plan(self, errand: Errand, identities: list[Any]) -> Plan[dict[Any, Any]]:
         name = errand.name(identities)
@@ -201,6 +234,9 @@ class Loading(Storing):
             raise
         self.reporter.loaded(name, perf_counter() - started, None)
         if errand.single:
+            if type(answer) is Unstored:
+                errand.withheld = True
+                answer = answer.value
             return {identities[0]: answer}
         return {identity: answer.get(errand.keys[identity], MISSING) for identity in identities}
 

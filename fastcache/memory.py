@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastcache.flights import Flights
     from fastcache.plan import Plan
     from fastcache.policy import Policy
+    from fastcache.storing import Errand
 
 __all__ = ["NOTHING", "Departures", "Entry", "MemoryStore", "declare_keywords"]
 
@@ -98,6 +99,7 @@ class MemoryStore:
     """The map as the engine sees it."""
 
     local = True
+    leases = False
 
     def __init__(
         self,
@@ -142,42 +144,39 @@ class MemoryStore:
         return found
         yield
 
-    def write_plan(
-        self,
-        values: Mapping[Any, Any],
-        keys: Mapping[Any, Any],
-        found: Mapping[Any, Found] | None,
-        policy: Policy,
-        lives: Mapping[Any, float],
-        load_seconds: float,
-    ) -> Plan[list[Any]]:
+    def write_plan(self, values: Mapping[Any, Any], errand: Errand, lives: Mapping[Any, float]) -> Plan[list[Any]]:
+        policy = errand.policy
         with self.section():
             for key, value in values.items():
                 life = lives[key]
                 stale_for = 0.0 if life == math.inf or value is MISSING else policy.stale_for
                 if stale_for or policy.refresh_ahead is not None or value is MISSING:
-                    value = Entry(value, stale_for, load_seconds)
+                    value = Entry(value, stale_for, errand.load_seconds)
                     self.has_entries = True
                 self._map.set(key, value, life + stale_for)
                 stored = self._stored()
                 if stored is not None:
                     stored(life)
-                if found is None:
+                if errand.writes:
                     self._flights.forget(key)
         return []
         yield
 
-    def remove_plan(self, identities: Iterable[Any]) -> Plan[None]:
+    def remove_plan(self, identities: Iterable[Any]) -> Plan[int]:
         with self.section():
-            for key in identities:
-                self._map.pop(key, None)
-        return
+            return sum(self._map.pop(key, _ABSENT) is not _ABSENT for key in identities)
         yield
 
     def clear_plan(self) -> Plan[None]:
         self._map.clear()
         return
         yield
+
+    def rescue(self, keys: Mapping[Any, Any], type: Any, policy: Policy) -> dict[Any, Found]:
+        return {}
+
+    def salvage(self, values: Mapping[Any, Any], errand: Errand, lives: Mapping[Any, float]) -> None:
+        pass
 
     def unreachable(self, error: Exception | None) -> bool:
         return False
@@ -188,7 +187,7 @@ def declare_keywords(function: Any) -> None:
     signature = inspect.signature(function)
     function.__signature__ = signature.replace(
         parameters=[
-            each.replace(kind=each.KEYWORD_ONLY) if each.name in ("ttl", "policy", "type") else each
+            each.replace(kind=each.KEYWORD_ONLY) if each.name in ("ttl", "policy", "type", "tags") else each
             for each in signature.parameters.values()
         ]
     )

@@ -48,6 +48,13 @@ class Outbox:
             else:
                 self._waiting[key] = self._serial
 
+    def overflow(self) -> None:
+        """Have all keys wait, until the namespace has been cleared."""
+        with self._lock:
+            self._serial += 1
+            self._waiting.clear()
+            self.overflowed = self._serial
+
     def marks(self, keys: Iterable[Hashable]) -> dict[Hashable, int]:
         """Those of the keys that wait, each with a mark. To be taken before writing them, and given to `done` after."""
         if not self._waiting:

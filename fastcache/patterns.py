@@ -65,13 +65,18 @@ class _Pattern:
             return self._get_or_load(key, loader, default, policy=self._policy)
         return self._get_or_load(self._key(key), lambda _: loader(key), default, policy=self._policy)
 
-    def _save_plan(self, key: Any, value: Any) -> Plan[None]:
-        """Run the saver. If it raises, what it did before isn't known: better no value in the cache than an old one."""
+    def _save_plan(self, key: Any, value: Any) -> Plan[str]:
+        """Run the saver while nobody may store the key. Returns what is to be given to who ends that.
+
+        If the saver raises, what it did before isn't known: better no value in the cache than an old one.
+        """
+        held: str = yield from self._loading.hold_plan(self._key(key))
         try:
             yield Call(self._loading.driver.save, self._saver, key, value)
         except BaseException:
-            yield from self._loading.invalidate_plan(self._key(key))
+            yield from self._loading.invalidate_plan(self._key(key), held=held)
             raise
+        return held
 
     def _update_plan(self, key: Any, value: Any) -> Plan[None]:
         if self._saver is None:
@@ -79,8 +84,8 @@ class _Pattern:
         hash(self._loading.store.identity(self._key(key)))  # a key that the cache refuses isn't saved
 
         def plan() -> Plan[None]:
-            yield from self._save_plan(key, value)
-            yield from self._loading.invalidate_plan(self._key(key))
+            held = yield from self._save_plan(key, value)
+            yield from self._loading.invalidate_plan(self._key(key), held=held)
 
         yield Call(self._loading.driver.finish, plan)
 
@@ -89,8 +94,8 @@ class _Pattern:
             raise TypeError("MISSING says that there is no value: a loader returns it, it can't be written")
 
         def plan() -> Plan[None]:
-            yield from self._save_plan(key, value)
-            yield from self._loading.put_plan(self._key(key), value, self._policy)
+            held = yield from self._save_plan(key, value)
+            yield from self._loading.put_plan({self._key(key): value}, self._policy, held)
 
         yield Call(self._loading.driver.finish, lambda: self._loading.exclusive_plan(self._key(key), plan()))
 

@@ -18,14 +18,17 @@ from fastcache.errors import MISSING, SerializationError
 from fastcache.expiry import milliseconds
 from fastcache.outage import is_outage
 from fastcache.policy import Policy
-from fastcache.storing import Found
+from fastcache.scripts import Script
+from fastcache.storing import Errand, Found
 
 if TYPE_CHECKING:
     from fastcache.commands import Commands
 
 __all__ = ["RemoteStore"]
 
-_REPLACE = """
+_REPLACE = Script(
+    "replace",
+    """
 local stored = {}
 for i, key in ipairs(KEYS) do
     local there = redis.call('GET', key)
@@ -40,13 +43,15 @@ for i, key in ipairs(KEYS) do
     end
 end
 return stored
-"""
+""",
+)
 
 
 class RemoteStore:
     """A `Store` (see `storing.py`) over the commands of one cache. Identities are the names in Redis."""
 
     local = False
+    leases = False
 
     def __init__(self, commands: Commands[Any]) -> None:
         self._commands = commands
@@ -131,31 +136,31 @@ class RemoteStore:
             found.remaining = (left - stale_for) / 1000
             found.stale = left <= stale_for and bool(stale_for)
 
+    def rescue(self, keys: Mapping[bytes, Key], type: Any, policy: Policy) -> dict[bytes, Found]:
+        return {}
+
+    def salvage(self, values: Mapping[bytes, Any], errand: Errand, lives: Mapping[bytes, float]) -> None:
+        pass
+
     def write_plan(
-        self,
-        values: Mapping[bytes, Any],
-        keys: Mapping[bytes, Key],
-        found: Mapping[bytes, Found] | None,
-        policy: Policy,
-        lives: Mapping[bytes, float],
-        load_seconds: float,
+        self, values: Mapping[bytes, Any], errand: Errand, lives: Mapping[bytes, float]
     ) -> Generator[Any, Any, list[bytes]]:
-        commands = self._commands
+        commands, policy = self._commands, errand.policy
         data: dict[bytes, bytes] = {}
         expiry: dict[bytes, int | None] = {}
         for name, value in values.items():
             life = lives[name]
             stale_for = 0.0 if life == math.inf or value is MISSING else policy.stale_for
-            payload = b"" if value is MISSING else self._entries.payload(keys[name], name, value)
+            payload = b"" if value is MISSING else self._entries.payload(errand.keys[name], name, value)
             if stale_for or value is MISSING or policy.refresh_ahead is not None or is_enveloped(payload):
-                payload = seal(payload, stale_for, load_seconds, value is MISSING)
+                payload = seal(payload, stale_for, errand.load_seconds, value is MISSING)
             data[name] = payload
             expiry[name] = milliseconds(life + stale_for)
-        replaced = [name for name in data if found is not None and name in found]
+        replaced = [name for name in data if not errand.writes and name in errand.found]
         fresh = [name for name in data if name not in replaced]
         refused: list[bytes] = []
         if fresh:
-            only = () if found is None else (b"NX",)
+            only = () if errand.writes else (b"NX",)
             sets = []
             for name in fresh:
                 px = expiry[name]
@@ -170,11 +175,10 @@ class RemoteStore:
                 if not reply:
                     refused.append(name)
         if replaced:
-            assert found is not None
             arguments: dict[bytes, tuple[Any, ...]] = {}
             for name in replaced:
                 px = expiry[name]
-                digest = hashlib.sha1(found[name].token[0], usedforsecurity=False).hexdigest()
+                digest = hashlib.sha1(errand.found[name].token[0], usedforsecurity=False).hexdigest()
                 arguments[name] = (digest, data[name], b"" if px is None else px)
             refused += yield from self._replace_plan(arguments)
         return refused
@@ -186,8 +190,7 @@ class RemoteStore:
         refused = []
         for names in batches:
             flat = [argument for name in names for argument in arguments[name]]
-            target = link.at(names[0]) if link.cluster else link
-            done = yield from commands._execute_plan("EVAL", _REPLACE, len(names), *names, *flat, target=target)
+            done = yield from commands._script_plan(_REPLACE, names, flat)
             commands._expect(done, names)
             refused += [name for name, stored in zip(names, done, strict=True) if not stored]
         return refused

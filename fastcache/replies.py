@@ -28,4 +28,4 @@ def is_sound(command: Any, reply: Any) -> bool:
         return type(reply) is int
     if command == "MGET":
         return type(reply) is list and all(one is None or type(one) is bytes for one in reply)
-    return command != "EVAL" or type(reply) is list
+    return True

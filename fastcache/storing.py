@@ -1,8 +1,7 @@
-"""The half of the loading engine that stores, writes and invalidates; the other half is `loading.py`.
+"""The loading engine's lowest part: what a store is, what a call of the engine is, and storing what was loaded.
 
 Rules: a loaded value is stored only while its flight is the one in the table; after the first failure of the backend a call
-touches it no more; a key whose invalidation the backend didn't take waits in the outbox, and isn't read from the cache.
-This file must never call a loader.
+touches it no more. This file must never call a loader.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import math
 import random as _random
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
 
@@ -19,17 +18,14 @@ from fastcache._lru import LRUCache
 from fastcache.background import Tasks, Threads
 from fastcache.errors import MISSING, BackendError, SerializationError
 from fastcache.events import Reporter
-from fastcache.flight import inside
 from fastcache.outbox import Outbox
-from fastcache.plan import Call, Join, Plan
+from fastcache.plan import Plan
 from fastcache.policy import Policy
 
-__all__ = ["Errand", "Found", "Store", "Storing"]
+__all__ = ["Errand", "Found", "Store", "Storing", "Unstored"]
 
 LONGEST_RETRY = 60.0  # seconds: a database that is back must be noticed within a minute
 MOST_HELD_OFF = 10_000  # keys whose failed refresh is remembered, each some 200 bytes
-FLUSH_BATCH = 500  # keys of the outbox at a time
-FLUSH_INTERVAL = 1.0  # seconds, as the breaker's probe
 
 
 @dataclass(slots=True)
@@ -49,11 +45,22 @@ class Found:
     """What the store needs to know again that nobody else wrote meanwhile."""
 
 
+class Unstored:
+    """What a loader returns around a value that is for its callers only: what is stored under the key stays as it is."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 class Store(Protocol):
     """A cache as the engine sees it. All methods named `..._plan` are plans, and may raise BackendError."""
 
     local: bool
     """It is in this process's memory: writing takes no time, and is atomic under the lock of the flights."""
+    leases: bool
+    """Processes share it and agree on who loads: it has the methods of `leasing.LeaseStore`, too."""
     ttl: float | None
     """Of an entry for which nobody says another; None: somebody has to."""
 
@@ -65,22 +72,23 @@ class Store(Protocol):
         """What there is, by identity. `keys`: identity -> the caller's key."""
         ...
 
-    def write_plan(
-        self,
-        values: Mapping[Any, Any],
-        keys: Mapping[Any, Any],
-        found: Mapping[Any, Found] | None,
-        policy: Policy,
-        lives: Mapping[Any, float],
-        load_seconds: float,
-    ) -> Plan[list[Any]]:
-        """Store values for `lives` seconds each (plus `stale_for`), where nobody wrote since `found` (None: wherever).
-        Returns the identities that were refused. Raises SerializationError, too, having stored nothing.
+    def write_plan(self, values: Mapping[Any, Any], errand: Errand, lives: Mapping[Any, float]) -> Plan[list[Any]]:
+        """Store values for `lives` seconds each (plus `stale_for`), where nobody wrote since they were found or not found
+        (of a write: wherever). Returns the identities that were refused. Raises SerializationError, too, having stored
+        nothing.
         """
         ...
 
     def remove_plan(self, identities: Iterable[Any]) -> Plan[Any]:
-        """Remove keys."""
+        """Remove keys; how many there were."""
+        ...
+
+    def rescue(self, keys: Mapping[Any, Any], type: Any, policy: Policy) -> dict[Any, Found]:
+        """What can be served although the backend is away, all of it stale."""
+        ...
+
+    def salvage(self, values: Mapping[Any, Any], errand: Errand, lives: Mapping[Any, float]) -> None:
+        """Keep for `rescue` what the backend did not take."""
         ...
 
     def clear_plan(self) -> Plan[Any]:
@@ -101,14 +109,21 @@ class Errand:
     """One call of the engine."""
 
     keys: dict[Any, Any]  # identity -> the caller's key
-    loader: Callable[[Any], Any]
+    loader: Any
     policy: Policy
     type: Any
     single: bool
-    found: dict[Any, Found]
+    found: dict[Any, Found] = field(default_factory=dict)
     alive: bool = True  # no backend failure yet
     seen: int = -1  # landings at the last look
     early: bool = False
+    writes: bool = False  # what the program wrote is stored, whatever there is
+    load_seconds: float = 0.0
+    tags: tuple[bytes, ...] = ()
+    unstored: set[Any] = field(default_factory=set)  # what is loaded without the right to store it
+    held: Any = None  # what a store with leases has to know again
+    withheld: bool = False  # the loader returned an `Unstored`
+    anew: bool = False  # it is to be loaded whatever there is
 
     def name(self, identities: list[Any]) -> Any:
         """The key or keys, for events and messages."""
@@ -170,20 +185,28 @@ class Storing:
             for identity, value in loaded.items()
             if (value is not MISSING or policy.missing_ttl is not None or identity in errand.found)
             and identity not in self.outbox
+            and identity not in errand.unstored
         }
+        errand.load_seconds = load_seconds
+        if errand.withheld:
+            return
+        for identity in errand.unstored & loaded.keys():
+            self.reporter.refuse(errand.keys[identity])
         if not keep or not errand.alive:
+            kept = {each: keep[each] for each in keep if self.flights.holds(each, flights.get(each))}
+            self.store.salvage(kept, errand, self._lives(kept, policy))
             return
         if self.store.local:
             with self.store.section():
                 mine = [identity for identity in keep if self.flights.holds(identity, flights.get(identity))]
-                yield from self._put_plan(errand, {identity: keep[identity] for identity in mine}, load_seconds)
+                yield from self._put_plan(errand, {identity: keep[identity] for identity in mine})
         else:
             stored, mine = self.flights.begin_store(keep, flights.get)
             values = {identity: keep[identity] for identity in mine}
 
             def put() -> Plan[None]:
                 try:
-                    yield from self._put_plan(errand, values, load_seconds)
+                    yield from self._put_plan(errand, values)
                 finally:
                     self.flights.end_store(values, stored)
 
@@ -192,163 +215,29 @@ class Storing:
         for identity in keep.keys() - set(mine):
             self.reporter.refuse(errand.keys[identity])
 
-    def _put_plan(self, errand: Errand, values: dict[Any, Any], load_seconds: float) -> Plan[None]:
+    def _put_plan(self, errand: Errand, values: dict[Any, Any]) -> Plan[None]:
         policy = errand.policy
+        lives = self._lives(values, policy)
         gone = [identity for identity, value in values.items() if value is MISSING and policy.missing_ttl is None]
         kept = {identity: value for identity, value in values.items() if identity not in gone}
         try:
             if gone:
                 yield from self.store.remove_plan(gone)  # a stale value of what is no more
             if kept:
-                refused = yield from self.write_plan(kept, errand.keys, errand.found, policy, load_seconds)
+                refused = yield from self.store.write_plan(kept, errand, lives)
                 for identity in refused:
                     self.reporter.refuse(errand.keys[identity])
         except SerializationError as error:
             self.reporter.tell("store_error", errand.name(list(values)), error=error)
         except self._failures as error:
             self._failed(errand, list(values), error)
+            self.store.salvage(kept, errand, lives)
 
-    def write_plan(
-        self,
-        values: Mapping[Any, Any],
-        keys: Mapping[Any, Any],
-        found: Mapping[Any, Found] | None,
-        policy: Policy,
-        load_seconds: float = 0.0,
-    ) -> Plan[list[Any]]:
+    def _lives(self, values: Mapping[Any, Any], policy: Policy) -> dict[Any, float]:
+        """How long each value is to live: the ttl, less the jitter."""
         assert policy.ttl is not None
         lives = {}
         for identity, value in values.items():
             ttl = policy.ttl if value is not MISSING or policy.missing_ttl is None else policy.missing_ttl
             lives[identity] = ttl if ttl == math.inf else ttl * (1 - policy.jitter * self.random())
-        return (yield from self.store.write_plan(values, keys, found, policy, lives, load_seconds))
-
-    # -- writing and invalidating ----------------------------------------------------------------------------------
-
-    def forget_plan(self, identity: Any) -> Plan[None]:
-        """Nothing that is being loaded for a key is stored from now on, nor still on its way into the store."""
-        self._held_off.pop(identity, None)
-        yield from self.await_plan([self.flights.forget(identity)])
-
-    def await_plan(self, stores: Iterable[Any]) -> Plan[None]:
-        for stored in stores:
-            if stored is not None and stored.enter(inside.get()):
-                try:
-                    yield Join(stored)
-                finally:
-                    stored.leave(inside.get())
-
-    def invalidate_plan(self, key: Any) -> Plan[None]:
-        """Remove a key, or, if the backend doesn't, see to it that nobody here reads it."""
-        identity = self.store.identity(key)
-        marks = self.outbox.marks([identity])
-        try:
-            yield from self.forget_plan(identity)
-            yield from self.store.remove_plan([identity])
-        except self._failures as error:
-            self.reporter.backend_failed(key, error, self.store.unreachable(error))
-            self._post(identity)
-        except BaseException as error:
-            yield from self._interrupted_plan(identity, error)
-            raise
-        else:
-            self.outbox.done(marks)
-            self.reporter.backend_answered()
-        finally:
-            self.flights.forget(identity)
-
-    def put_plan(self, key: Any, value: Any, policy: Policy) -> Plan[None]:
-        """Store a value that the program wrote, or, if the backend doesn't, see to it that nobody here reads an older."""
-        identity = self.store.identity(key)
-        marks = self.outbox.marks([identity])
-        try:
-            yield from self.forget_plan(identity)
-            yield from self.write_plan({identity: value}, {identity: key}, None, policy)
-        except SerializationError as error:
-            self.reporter.tell("store_error", key, error=error)
-            yield from self.invalidate_plan(key)
-        except self._failures as error:
-            self.reporter.backend_failed(key, error, self.store.unreachable(error))
-            if self.store.unreachable(error):
-                self._post(identity)
-            else:
-                yield from self.invalidate_plan(key)  # it said no, so it is there
-        except BaseException as error:
-            yield from self._interrupted_plan(identity, error)
-            raise
-        else:
-            self.outbox.done(marks)
-            self.reporter.backend_answered()
-        finally:
-            self.flights.forget(identity)
-
-    def _interrupted_plan(self, identity: Any, error: BaseException) -> Plan[None]:
-        """Whether a write took place isn't known: see to it that nobody here reads what it was to replace."""
-        if not self.store.local:
-            self._post(identity)
-        elif not isinstance(error, Exception):  # an error is that of an `on_evict`, after the write
-            yield from self.store.remove_plan([identity])
-
-    def exclusive_plan(self, key: Any, plan: Plan[Any]) -> Plan[Any]:
-        """Run a plan while no other such plan runs for the key in this process (in asyncio, in this event loop)."""
-        identity = self.store.identity(key)
-        current = inside.get()
-        while True:
-            flight, mine = self.writes.board([identity])
-            if mine:
-                break
-            other = self.writes.under_way(identity)
-            if other is None:
-                continue
-            if not other.enter(current):
-                return (yield from plan)  # inside the other one: it waits for us
-            try:
-                yield Join(other)
-            finally:
-                other.leave(current)
-        flight.enter(current)
-        token = inside.set(flight)
-        try:
-            return (yield from plan)
-        finally:
-            inside.reset(token)
-            flight.leave(current)
-            self.writes.drop([identity], flight)
-            flight.hand_over()
-
-    # -- the outbox ------------------------------------------------------------------------------------------------
-
-    def _post(self, identity: Any) -> None:
-        self.outbox.add(identity)
-        if not self._flushing and not self.driver.stopped:
-            self._flushing = True  # before the plan may end
-            if not self.driver.keep(self._keep_flushing_plan()):
-                self._flushing = False  # the next operation flushes
-
-    def _keep_flushing_plan(self) -> Plan[None]:
-        try:
-            while self.outbox and not self.driver.stopped:
-                yield Call(self.driver.pause, FLUSH_INTERVAL)
-                yield from self._flush_plan(None)
-        finally:
-            self._flushing = False
-
-    def _flush_plan(self, errand: Errand | None) -> Plan[None]:
-        """Send the invalidations that wait, unless the backend is known to be away."""
-        outbox = self.outbox
-        if self.store.unreachable(None):
-            return
-        try:
-            if overflow := outbox.overflowed:
-                yield from self.store.clear_plan()
-                outbox.cleared(overflow)
-            while batch := outbox.batch(FLUSH_BATCH):
-                yield from self.store.remove_plan(batch)
-                outbox.done(batch)
-        except self._failures as error:
-            self.reporter.backend_failed(None, error, self.store.unreachable(error))
-            self._flush_after = self._clock() + FLUSH_INTERVAL
-            if errand is not None and self.store.unreachable(error):
-                errand.alive = False
-        else:
-            self.reporter.backend_answered()
+        return lives

@@ -111,6 +111,11 @@ class Servers:
         except RedisClusterException:  # no slots known yet, or none covers the key: the cluster as a whole
             return self
 
+    def primary_of(self, slot: int) -> str | None:
+        """In a cluster, the name of the node that has a slot, as far as the client knows."""
+        nodes = self.client.nodes_manager.slots_cache.get(slot)
+        return nodes[0].name if nodes else None
+
     def node(self, node: Any) -> Target:
         target = self._nodes.get(node.name)
         if target is None:

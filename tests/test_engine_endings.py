@@ -24,6 +24,7 @@ class SlowStore:
     """A store outside the process, whose writes begin only where a loop goes round once more, and end when told to."""
 
     local = False
+    leases = False
     ttl = 60
 
     def __init__(self):
@@ -45,7 +46,7 @@ class SlowStore:
         return {key: Found(self.values[key]) for key in keys if key in self.values}
         yield
 
-    def write_plan(self, values, keys, found, policy, lives, load_seconds):
+    def write_plan(self, values, errand, lives):
         yield Call(self._reach)
         self.values.update(values)
         return []
@@ -56,6 +57,12 @@ class SlowStore:
         yield Call(asyncio.sleep, 0)
         for identity in identities:
             self.values.pop(identity, None)
+
+    def rescue(self, keys, type, policy):
+        return {}
+
+    def salvage(self, values, errand, lives):
+        pass
 
     async def _reach(self):
         self.writing = True
@@ -97,7 +104,7 @@ def check_nothing_is_left(engine):
     async def main():
         engine.store.hangs = False
         assert await load(engine, "new") == "new"
-        await asyncio.wait_for(arun(engine.put_plan("k", "newer", Policy(60))), 5)
+        await asyncio.wait_for(arun(engine.put_plan({"k": "newer"}, Policy(60))), 5)
         assert await load(engine, "unused") == "newer"
         await asyncio.wait_for(arun(engine.invalidate_plan("k")), 5)
         assert await engine.driver.drain(5)
@@ -139,7 +146,7 @@ def test_writes_alone_get_past_the_store_of_a_closed_loop(engine):
 
     async def main():
         await asyncio.wait_for(arun(engine.invalidate_plan("k")), 5)
-        await asyncio.wait_for(arun(engine.put_plan("k", "new", Policy(60))), 5)
+        await asyncio.wait_for(arun(engine.put_plan({"k": "new"}, Policy(60))), 5)
 
     asyncio.run(main())
     assert engine.store.values == {"k": "new"}

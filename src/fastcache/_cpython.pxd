@@ -176,13 +176,14 @@ cdef extern from *:
     #define fc_share(o) ((void)(o))
     #endif
 
-    /* Let instances of a type be called by vectorcall, through the function pointer `offset` bytes into them, and bound as
-       methods without a bound-method object. tp_call, which C code may use, goes the same way. */
-    static inline void fc_enable_vectorcall(PyObject *type, Py_ssize_t offset) {
+    /* Let instances of a type be called by vectorcall, through the function pointer `offset` bytes into them. tp_call, which
+       C code may use, goes the same way. `binds`: as methods they are called with the instance put first, without the object
+       that `__get__` returns; to be called must then be the same thing as to be bound and called. */
+    static inline void fc_enable_vectorcall(PyObject *type, Py_ssize_t offset, int binds) {
         PyTypeObject *t = (PyTypeObject *)type;
         t->tp_vectorcall_offset = offset;
         t->tp_call = PyVectorcall_Call;
-        t->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR;
+        t->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | (binds ? Py_TPFLAGS_METHOD_DESCRIPTOR : 0);
         PyType_Modified(t);
     }
 
@@ -204,7 +205,7 @@ cdef extern from *:
     bint str_equal "fc_str_equal"(PyObject* a, PyObject* b) noexcept
     int plain_equal "fc_plain_equal"(PyObject* a, PyObject* b) noexcept
     void share_between_threads "fc_share"(object o) noexcept
-    void enable_vectorcall "fc_enable_vectorcall"(object type, Py_ssize_t offset) noexcept
+    void enable_vectorcall "fc_enable_vectorcall"(object type, Py_ssize_t offset, bint binds) noexcept
     bint likely "fc_likely"(bint x) noexcept nogil
     void prefetch "fc_prefetch"(const void* p) noexcept nogil
     void hint_large "fc_hint_large"(void* p, size_t size) noexcept

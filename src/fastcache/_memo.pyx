@@ -776,4 +776,4 @@ cdef object share(Memo self, Call* call):
 
 # Before anyone can make a subclass or an instance. `__call__` in the type's dict stays a wrapper of the method above.
 cdef Memo _sample = Memo.__new__(Memo)
-enable_vectorcall(Memo, <char*>&_sample.vectorcall - <char*><PyObject*>_sample)
+enable_vectorcall(Memo, <char*>&_sample.vectorcall - <char*><PyObject*>_sample, True)

@@ -227,4 +227,4 @@ cdef PyObject* call_method(MethodMemo self, PyObject** args, size_t nargsf, PyOb
 
 
 cdef MethodMemo _sample = MethodMemo.__new__(MethodMemo)
-enable_vectorcall(MethodMemo, <char*>&_sample.vectorcall - <char*><PyObject*>_sample)
+enable_vectorcall(MethodMemo, <char*>&_sample.vectorcall - <char*><PyObject*>_sample, True)

@@ -8,9 +8,14 @@ So storing costs O(1), or O(log n) with a ttl of its own, and a sweep O(expired)
 
 All times are doubles on one axis, in the units of the timer: seconds for numbers, microseconds for datetimes (exact).
 """
+from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
+from ._clock cimport coarse_now
+from ._cpython cimport INCREF, Section, section_begin, section_end
+from ._links cimport move_to_front
 from ._lru cimport LRUCache
+from ._table cimport lookup
 
 # When one entry with a ttl of its own expires. Void unless expiry[slot] has no place in the list and the same ticket.
 cdef struct Node:
@@ -48,3 +53,39 @@ cdef class TTLCache(LRUCache):
     cdef Node pop(self) noexcept
     cdef int rebuild(self) noexcept
     cdef list expired(self)
+
+
+cdef extern from "Python.h":
+    PyObject* type_of "(PyObject *)Py_TYPE"(PyObject*) noexcept
+
+
+cdef inline PyObject* read_live(TTLCache map, PyObject* key, Py_hash_t hash, double coarse, PyObject* apart) except? NULL:
+    """The value of a live key as a new reference, now most recently used and counted as a hit; NULL, and a miss, otherwise.
+
+    `coarse` is a reading of the coarse clock, where the caller has one already; minus infinity otherwise. `apart` is NULL, or
+    a type: then values of that type aren't returned, and nothing but hits is counted, because the caller will look again.
+    Methods that a Python subclass replaced aren't asked. May run the `__eq__` of keys of equal hash, and a user's timer.
+    """
+    cdef Py_ssize_t s
+    cdef Section section
+    cdef PyObject* value = NULL
+    if map.precise or map._timer is not None:
+        map.tick()
+    else:
+        if coarse < 0:
+            coarse = coarse_now()
+        if coarse > map.now:
+            map.now = coarse
+    section_begin(&section, map)
+    try:
+        s = lookup(map, key, hash)
+        if s and map.now < map.expiry[s].deadline and (apart == NULL or type_of(map.slots[s].value) != apart):
+            move_to_front(map.slots, s)
+            map.hits += 1
+            value = map.slots[s].value
+            INCREF(value)
+        elif apart == NULL:
+            map.misses += 1
+    finally:
+        section_end(&section)
+    return value

@@ -12,9 +12,8 @@ from libc.math cimport INFINITY, isinf, isnan
 from libc.stdint cimport uint32_t
 
 from ._clock cimport PRECISE_BELOW_MS, coarse_now, precise_now
-from ._cpython cimport Section, key_hash, prefetch, section_begin, section_end
+from ._cpython cimport DECREF, Section, key_hash, prefetch, section_begin, section_end
 from ._expiry cimport expiry_append, expiry_remove
-from ._links cimport move_to_front
 from ._lru cimport EXPIRE, ITEM_ACCESS, LRUCache
 from ._table cimport Contents, Entry, Table, home, lookup, release_all
 
@@ -376,47 +375,27 @@ cdef class TTLCache(LRUCache):
     # The mapping, where it is not LRUCache's
 
     def __getitem__(self, key):
-        cdef PyObject* k = <PyObject*>key
-        cdef Py_hash_t hash = key_hash(k)
-        cdef Py_ssize_t s
-        cdef Section section
-        TTLCache.tick(self)
-        section_begin(&section, self)
-        try:
-            s = lookup(self, k, hash)
-            if s and self.now < self.expiry[s].deadline:
-                move_to_front(self.slots, s)
-                self.hits += 1
-                return <object>self.slots[s].value
-            self.misses += 1
-        finally:
-            section_end(&section)
-        return self.__missing__(key)
+        cdef PyObject* found = read_live(self, <PyObject*>key, key_hash(<PyObject*>key), -INFINITY, NULL)
+        if found == NULL:
+            return self.__missing__(key)
+        value = <object>found
+        DECREF(found)
+        return value
 
     def __len__(self):
         return self.count()
 
     def get(self, key, default=None):
         """The value of a live key, now most recently used; `default` otherwise (`__missing__` is not asked). O(1)."""
-        cdef PyObject* k = <PyObject*>key
-        cdef Py_hash_t hash
-        cdef Py_ssize_t s
-        cdef Section section
+        cdef PyObject* found
         if self.overrides & ITEM_ACCESS:
             return self[key] if key in self else default
-        hash = key_hash(k)
-        TTLCache.tick(self)
-        section_begin(&section, self)
-        try:
-            s = lookup(self, k, hash)
-            if s and self.now < self.expiry[s].deadline:
-                move_to_front(self.slots, s)
-                self.hits += 1
-                return <object>self.slots[s].value
-            self.misses += 1
+        found = read_live(self, <PyObject*>key, key_hash(<PyObject*>key), -INFINITY, NULL)
+        if found == NULL:
             return default
-        finally:
-            section_end(&section)
+        value = <object>found
+        DECREF(found)
+        return value
 
     def set(self, key, value, ttl=None):
         """Store an entry with a ttl of its own, shorter or longer than the cache's; None: the cache's. O(log n).

@@ -56,7 +56,7 @@ def test_an_older_success_keeps_a_newer_failure_in_the_outbox(cache, how):
     writes = {
         "set": lambda: cache.set("k", "v1"),
         "set_many": lambda: cache.set_many({"k": "v1"}),
-        "put": lambda: run(loading.put_plan("k", "v1", loading.policy_for(None, None))),
+        "put": lambda: run(loading.put_plan({"k": "v1"}, loading.policy_for(None, None))),
         "invalidate": lambda: run(loading.invalidate_plan("k")),
     }
     restore = intercept(cache, replace)

@@ -98,7 +98,7 @@ def test_envelope_opens_what_it_seals():
     [
         b"\xc1fc",
         seal(b"x")[:16],
-        b"\xc1fc\x02" + seal(b"x")[4:],
+        b"\xc1fc\x03" + seal(b"x")[4:],
         b"\xc1fc\x01\x07" + seal(b"x")[5:],
         seal(b"x", missing=True),
     ],

@@ -1,0 +1,375 @@
+"""Hearing what other processes write: who listens, on which lines, and until when copies may be relied on.
+
+There is one `Hub` for each server that a process has two-level caches on, with a line to it, in a cluster to each primary. A
+hub starts with the first cache that needs it and ends with the last; its lines run in daemon threads, or in tasks of the
+event loop that needed them first, and of another one when that ends. A forked child begins with none.
+
+A cache's gate is open while it is heard on all lines, until the first of them may have missed something. When it begins to
+be heard, its front begins anew, since nothing is known of what was written before. This file must never touch a value.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import os
+import threading
+from collections.abc import Callable, Generator, Hashable
+from typing import Any
+from weakref import WeakMethod, WeakSet, WeakValueDictionary
+
+from fastcache.events import Reporter, report_unraisable
+from fastcache.front import Front
+from fastcache.keys import glob_matcher
+from fastcache.line import TRUST, Line
+from fastcache.messages import Message
+from fastcache.news import News
+from fastcache.plan import Call, arun, run
+from fastcache.sidekeys import ANCHORS, shard_tag
+from fastcache.wires import wire_to
+from fastcache.workers import start_thread
+
+__all__ = ["Hub", "Listener"]
+
+
+class Listener:
+    """The ear (see `line.py`) of one cache: what is heard is applied to its front, and to what it is loading.
+
+    `forget` is told of the names that changed: nothing that is being loaded for them may be shared with later callers.
+    """
+
+    def __init__(
+        self, front: Front, news: News, link: Any, tracking: bool, forget: Callable[[Any], object], reporter: Reporter
+    ) -> None:
+        self.front = front
+        self.link = link
+        self.tracking = tracking
+        self.heard = False
+        self._news = news
+        self._forget = WeakMethod(forget)
+        self._reporter = reporter
+        self._hub: Hub | None = None
+        names = news.names
+        self.tracked = (names.prefix, names.token_prefix)
+        _listeners.add(self)
+
+    def begin_anew(self) -> None:
+        """In a forked child."""
+        self.heard = False
+        self._hub = None
+        self._news.begin_anew()
+        self.front.forget_parent()
+
+    @property
+    def hub(self) -> Hub:
+        if self._hub is None:
+            self._hub = hub_of(self)
+        return self._hub
+
+    def attend(self) -> None:
+        """See to it that somebody listens. O(lines); called by who finds the gate shut."""
+        self.hub.take_on(self)
+
+    def leave(self) -> None:
+        """Hear no more."""
+        if self._hub is not None:
+            self._hub.let_go(self)
+        self.front.gate.close()
+
+    # -- what a line asks ------------------------------------------------------------------------------------------
+
+    def channels(self, node: str | None) -> tuple[list[bytes], list[bytes]]:
+        names = self._news.names
+        sharded = [] if node is None else [anchor for anchor in ANCHORS if self.link.primary_of(anchor) == node]
+        return [names.channel], [names.shard_channel(anchor) for anchor in sharded]
+
+    def hear(self, message: Message) -> None:
+        if message.origin == self._news.origin:
+            return  # done already, in the right order
+        with _Unraisable(self):
+            if message.operation == "key":
+                self._forget_one(message.subject)
+                self.front.drop([message.subject])
+            elif message.operation == "tag":
+                self._forget_one(None)
+                self.front.retag(message.subject, message.token)
+            else:
+                matches = glob_matcher(message.subject.decode("utf-8", "surrogateescape"))
+                self._forget_one(None)
+                self.front.drop_where(lambda name: matches(name.decode("utf-8", "surrogateescape")))
+
+    def hear_keys(self, names: list[bytes] | None) -> None:
+        with _Unraisable(self):
+            if names is None:
+                self._forget_one(None)
+                self.front.reset()
+                return
+            tokens = self._news.names.token_prefix
+            for name in names:
+                if name.startswith(tokens):
+                    self._forget_one(None)
+                    self.front.retag(self._news.names.tag(name), None)
+                else:
+                    self._forget_one(name)
+                    self.front.drop([name])
+
+    def _forget_one(self, name: bytes | None) -> None:
+        forget = self._forget()
+        if forget is not None:
+            forget(name)
+
+    def trust(self, until: float) -> None:
+        """It is heard on all lines, and nothing was missed that copies could be relied on until then; -inf: it isn't."""
+        if until == -math.inf:
+            self.front.gate.close()
+            if self.heard:
+                self.heard = False
+                self.front.lost += 1
+                self._reporter.tell("coherence_lost")
+            return
+        if not self.heard:
+            with _Unraisable(self):
+                self.front.reset()
+            self.heard = True
+            self._reporter.tell("coherence_back")
+        self.front.gate.until = until
+
+
+class _Unraisable:
+    """What an `on_evict` raises here has no caller to reach, and must not end the line."""
+
+    def __init__(self, where: object) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if isinstance(error, Exception):
+            report_unraisable(error, self._where, "Exception ignored while hearing of a change")
+            return True
+        return False
+
+
+class Hub:
+    """The lines to one server, and who is heard on them."""
+
+    def __init__(self, asynchronous: bool, tracking: bool) -> None:
+        self._asynchronous = asynchronous
+        self._tracking = tracking
+        self._lock = threading.RLock()
+        self._listeners: WeakSet[Listener] = WeakSet()
+        self.lines: dict[str | None, Line] = {}
+        self._runners: dict[Line, Any] = {}
+
+    def take_on(self, listener: Listener) -> None:
+        """Listen for a cache, too."""
+        link = listener.link
+        if link.closed:
+            return
+        with self._lock:
+            new = listener not in self._listeners
+            self._listeners.add(listener)
+            self._attend(link)
+            lines = list(self.lines.values()) if new else []
+        for line in lines:
+            self._wake(line)
+
+    def _wake(self, line: Line) -> None:
+        """Have a line look whom it listens for: by an answer, if it is waiting for one."""
+        if not self._asynchronous:
+            self._ask(line, None)
+            return
+        runner = self._runners.get(line)
+        if runner is not None and runner.get_loop().is_running():
+            import asyncio
+
+            asyncio.run_coroutine_threadsafe(self._ask_there(line, None), runner.get_loop())
+
+    def let_go(self, listener: Listener) -> None:
+        """Listen for it no more. Without any, the lines end within half a second."""
+        with self._lock:
+            self._listeners.discard(listener)
+            listener.heard = False
+            if not self._listeners:
+                self._end()
+
+    def _end(self) -> None:
+        for line in list(self.lines.values()):
+            self._drop(line)
+
+    def _drop(self, line: Line) -> None:
+        line.stopped = True
+        self.lines.pop(line.node, None)
+        runner = self._runners.pop(line, None)
+        if self._asynchronous and runner is not None and not runner.done() and not runner.get_loop().is_closed():
+            runner.get_loop().call_soon_threadsafe(runner.cancel)
+
+    def _ears(self) -> list[Listener]:
+        return list(self._listeners)
+
+    def _attend(self, link: Any) -> None:
+        """Have a line to each node, and somebody who listens on it."""
+        nodes = {node.name: node for node in link.client.get_primaries()} if link.cluster else {None: None}
+        for name in list(self.lines):
+            if name not in nodes or not self._is_running(self.lines[name]):
+                self._drop(self.lines[name])
+        for name, node in nodes.items():
+            if name not in self.lines:
+                self._start(name, node)
+
+    def _is_running(self, line: Line) -> bool:
+        runner = self._runners.get(line)
+        if runner is None or not self._asynchronous:
+            return runner is not None and not line.stopped
+        loop = runner.get_loop()
+        return not runner.done() and (loop.is_running() or loop is _running_loop())
+
+    def _start(self, name: str | None, node: Any) -> None:
+        probe = None
+        if name is not None:
+            link = next(iter(self._listeners)).link
+            mine = [anchor for anchor in ANCHORS if link.primary_of(anchor) == name]
+            probe = b"fastcache-beat:{%b}" % shard_tag(mine[0]) if mine else None
+        pause = threading.Event().wait if not self._asynchronous else _sleep
+        line = Line(
+            lambda: self._wire(node), self._ears, name, probe, self._tracking, pause, self._changed, self._look_around
+        )
+        if self._asynchronous:
+            import asyncio
+
+            task = asyncio.get_running_loop().create_task(arun(line.plan()), context=contextvars.Context())
+            task.add_done_callback(_take_note)
+            self._runners[line] = task
+        elif start_thread(lambda: self._run(line), "fastcache-listener"):
+            self._runners.setdefault(line, True)
+        else:
+            return
+        self.lines[name] = line
+
+    def _run(self, line: Line) -> None:
+        try:
+            contextvars.Context().run(run, line.plan())
+        finally:
+            with self._lock:
+                self._runners[line] = None
+                if self.lines.get(line.node) is line:
+                    self._drop(line)
+
+    def _wire(self, node: Any) -> Any:
+        return wire_to(self._link(), node, resp3=self._tracking)
+
+    def _link(self) -> Any:
+        for listener in list(self._listeners):
+            if not listener.link.closed:
+                return listener.link
+        raise ConnectionError("no cache is left to listen for")
+
+    def _look_around(self) -> None:
+        """In a cluster, nodes come and go."""
+        link = self._link()
+        if link.cluster:
+            with self._lock:
+                before = set(self.lines)
+                self._attend(link)
+                if set(self.lines) != before:
+                    self._changed()
+
+    def _changed(self) -> None:
+        """Something happened on a line: see until when each cache can rely on its copies."""
+        with self._lock:
+            lines = list(self.lines.values())
+            for listener in list(self._listeners):
+                heard = bool(lines) and all(listener in line.heard_by for line in lines)
+                listener.trust(min(line.until for line in lines) if heard else -math.inf)
+
+    def sync_plan(self, driver: Any) -> Generator[Call, Any, None]:
+        """Wait until all has been heard that was published before. At most TRUST seconds: then no copy is relied on."""
+        flights = []
+        for line in list(self.lines.values()):
+            flight = driver.flights.make()
+            flights.append(flight)
+            yield Call(self._ask, line, flight)
+        for flight in flights:
+            yield Call(driver.wait, flight, TRUST)
+
+    def _ask(self, line: Line, flight: Any) -> Any:
+        if not self._asynchronous:
+            try:
+                run(line.ask_plan(flight))
+            except Exception:
+                _end(flight)  # the line is down, so there are no copies to rely on
+            return None
+        return self._ask_there(line, flight)
+
+    async def _ask_there(self, line: Line, flight: Any) -> None:
+        """In the event loop of the line."""
+        import asyncio
+
+        runner = self._runners.get(line)
+        if runner is None or not runner.get_loop().is_running():
+            _end(flight)
+            return
+        try:
+            asking = arun(line.ask_plan(flight))
+            if runner.get_loop() is asyncio.get_running_loop():
+                await asking
+            else:
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asking, runner.get_loop()))
+        except Exception:
+            _end(flight)
+
+    def state(self) -> str:
+        """In words, for `explain`."""
+        errors = [str(line.error) for line in self.lines.values() if line.error is not None]
+        return f"not listening: {errors[0]}" if errors else f"listening on {len(self.lines)} lines"
+
+
+def _end(flight: Any) -> None:
+    if flight is not None and not flight.done:
+        flight.succeed(None)
+
+
+async def _sleep(seconds: float) -> None:
+    import asyncio
+
+    await asyncio.sleep(seconds)
+
+
+def _running_loop() -> Any:
+    from asyncio import _get_running_loop
+
+    return _get_running_loop()
+
+
+def _take_note(task: Any) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        report_unraisable(error, task, "Exception ignored in the listener")
+
+
+_hubs: WeakValueDictionary[Hashable, Hub] = WeakValueDictionary()
+_listeners: WeakSet[Listener] = WeakSet()
+_register_lock = threading.Lock()
+
+
+def hub_of(listener: Listener) -> Hub:
+    """The hub of a cache's server. (To watch names, each prefix needs a connection of its own: they must not overlap.)"""
+    link = listener.link
+    key = (link.breaker, link.asynchronous, listener.tracked[0] if listener.tracking else None)
+    with _register_lock:
+        hub = _hubs.get(key)
+        if hub is None:
+            hub = _hubs[key] = Hub(link.asynchronous, listener.tracking)
+        return hub
+
+
+def _after_fork_in_child() -> None:
+    global _register_lock
+    _register_lock = threading.Lock()
+    _hubs.clear()
+    for listener in list(_listeners):
+        listener.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,126 @@
+"""Who loads, among the processes that share a cache: one of them, by a lease; the others wait for what he stores.
+
+What a leader among the callers of its own process does with a store that has leases: ask for the lease, load and store with
+it; else wait for the one who has it, for so long and no longer, and then load without storing. This file must never talk to
+a backend but through the plans of its `LeaseStore`, nor know what a lease is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from fastcache.plan import Call, Plan
+from fastcache.storing import Errand, Found, Store, Storing
+
+__all__ = ["PATIENCE", "LeaseStore", "leased_plan"]
+
+PATIENCE = 2.0
+"""Seconds for which the lease of another process is waited for: longer than its life, so that one who dies is succeeded by
+one who waits, and about as long as a user waits for a page."""
+
+MOST_HOLDERS = 2  # one who holds the lease, and one who takes over when he dies; then nobody waits any longer
+
+POLL_FIRST, POLL_LONGEST = 0.004, 0.05
+"""Seconds between two looks: at first a round trip or two, then at most 20 looks a second from each process."""
+
+
+class LeaseStore(Store, Protocol):
+    """A store that processes share and in which they agree on who loads."""
+
+    def prepare(self, errand: Errand, identities: list[Any]) -> None:
+        """A load is about to begin: from now on is noticed what would speak against keeping it."""
+
+    def lease_plan(self, errand: Errand, identities: list[Any]) -> Plan[tuple[dict[Any, Found], dict[Any, Any]]]:
+        """Ask for the leases of keys. Returns what was there after all, and who has the lease of which other ones.
+
+        The rest may be loaded; those among them that may not be stored are added to `errand.unstored`.
+        """
+        ...
+
+    def release_plan(self, errand: Errand) -> Plan[None]:
+        """Give back what leases the errand has still. Raises nothing."""
+        ...
+
+    def dismiss(self, errand: Errand) -> None:
+        """The load is over."""
+
+
+class _Patience:
+    """How long each key has been waited for."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._waits: dict[Any, tuple[Any, float, int]] = {}  # holder, until when, how many there were
+
+    def is_over(self, identity: Any, holder: Any) -> bool:
+        now = self._clock()
+        last, until, holders = self._waits.get(identity, (None, now, 0))
+        if holder != last and holders < MOST_HOLDERS:
+            until = now + PATIENCE
+            self._waits[identity] = holder, until, holders + 1
+        return now >= until
+
+
+def leased_plan(
+    engine: Storing, errand: Errand, identities: list[Any], load: Callable[[list[Any]], Plan[dict[Any, Any]]]
+) -> Plan[dict[Any, Any]]:
+    """Values for keys that this process is to load, unless another one does."""
+    store: Any = engine.store
+    store.prepare(errand, identities)
+    try:
+        return (yield from _leased_plan(engine, store, errand, identities, load))
+    except GeneratorExit:
+        raise  # nothing can be asked for any more: the leases end by themselves
+    except BaseException:
+        yield from store.release_plan(errand)
+        raise
+    finally:
+        store.dismiss(errand)
+
+
+def _leased_plan(
+    engine: Storing,
+    store: LeaseStore,
+    errand: Errand,
+    identities: list[Any],
+    load: Callable[[list[Any]], Plan[dict[Any, Any]]],
+) -> Plan[dict[Any, Any]]:
+    values: dict[Any, Any] = {}
+    patience = _Patience(engine._clock)
+    delay = POLL_FIRST
+    todo = list(identities)
+    while todo:
+        for identity in todo:
+            landed = engine.flights.landed.get(identity, values)  # on its way into the store: no second run for that
+            if landed is not values and identity not in engine.outbox and not (errand.early or errand.anew):
+                values[identity] = landed
+        todo = [identity for identity in todo if identity not in values]
+        waiting: dict[Any, Any] = {}
+        if errand.alive and todo:
+            try:
+                found, waiting = yield from store.lease_plan(errand, todo)
+            except engine._failures as error:
+                engine._failed(errand, todo, error)
+                found = {}
+            for identity, one in found.items():
+                errand.found[identity] = one
+                if one.stale or one.broken or errand.anew:
+                    waiting[identity] = one.token  # another one than was seen: look again, but not for ever
+                else:
+                    values[identity] = one.value
+        if errand.early:
+            values.update({identity: errand.found[identity].value for identity in waiting})
+            waiting = {}
+        for identity, holder in list(waiting.items()):
+            if patience.is_over(identity, holder) or engine.driver.stopped:
+                errand.unstored.add(identity)
+                del waiting[identity]
+        mine = [identity for identity in todo if identity not in values and identity not in waiting]
+        if mine:
+            values.update((yield from load(mine)))
+        todo = list(waiting)
+        if todo:
+            yield Call(engine.driver.pause, delay)
+            delay = min(2 * delay, POLL_LONGEST)
+    return values

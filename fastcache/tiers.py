@@ -1,0 +1,264 @@
+"""Both tiers of a two-level cache as the loading engine sees them: copies in memory, values in Redis, guards beside these.
+
+Owns storing, writing and invalidating, by scripts that tell the other processes, and the leases of what is loaded; reading
+is in `tierreading.py`. This file must never decide whether something is loaded, and asks no clock but its own monotonic one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from fastcache.envelope import seal
+from fastcache.errors import MISSING, SerializationError
+from fastcache.events import Reporter
+from fastcache.expiry import milliseconds
+from fastcache.flights import Flights
+from fastcache.front import NAMESPACE, Front, Marker, Packed
+from fastcache.guards import Guards
+from fastcache.news import News
+from fastcache.replies import batches
+from fastcache.scripts import FILL, INVALIDATE, LEASE, PUT, RETAG
+from fastcache.sending import Steps
+from fastcache.sidekeys import guard_name, guard_patterns, value_name
+from fastcache.storing import Errand, Found
+from fastcache.tierreading import TOKEN_LIFE, TierReading
+
+if TYPE_CHECKING:
+    from fastcache.commands import Commands
+
+__all__ = ["TierStore"]
+
+_BATCH = 500  # scripts in one pipeline: some milliseconds of the server's time
+
+
+class _Held:
+    """What a load has to know again when its value is stored."""
+
+    __slots__ = ("leases", "markers", "tokens")
+
+    def __init__(self, markers: dict[bytes, Marker]) -> None:
+        self.markers = markers
+        self.leases: dict[bytes, str] = {}
+        self.tokens: dict[bytes, bytes] = {}
+
+
+class TierStore(TierReading):
+    """A `LeaseStore` (see `leasing.py`) over the commands of a Redis cache and a front."""
+
+    leases = True
+
+    def __init__(
+        self,
+        commands: Commands[Any],
+        front: Front,
+        news: News,
+        guards: Guards,
+        flights: Flights,
+        isolate: bool,
+        reporter: Reporter,
+    ) -> None:
+        super().__init__(commands, front, news, isolate, reporter)
+        self._guards = guards
+        self._flights = flights
+
+    # -- loading ---------------------------------------------------------------------------------------------------
+
+    def prepare(self, errand: Errand, identities: list[bytes]) -> None:
+        errand.held = _Held(self._front.begin(identities))
+
+    def dismiss(self, errand: Errand) -> None:
+        self._front.end(errand.held.markers)
+
+    def lease_plan(
+        self, errand: Errand, identities: list[bytes]
+    ) -> Steps[tuple[dict[bytes, Found], dict[bytes, Any]]]:
+        held: _Held = errand.held
+        held.tokens = yield from self._current_plan(errand.tags, held.markers)
+        keys = {identity: errand.keys[identity] for identity in identities}
+        beside = errand.policy.refresh_ahead is not None
+        if not errand.policy.lease:
+            flights = self._flights
+            found = {}
+            if flights.landings != errand.seen:
+                errand.seen = flights.landings
+                found = yield from self.read_redis_plan(keys, errand.type, beside)
+                found = {name: one for name, one in found.items() if not (one.stale or one.broken)}
+            return found, {}
+        calls = []
+        tokens = {}
+        for identity in identities:
+            tokens[identity] = token = self._guards.new()
+            calls.append(((identity, guard_name(identity)), (token, self._guards.lease_life, _digest(errand, identity))))
+        markers = self._front.begin(identities)
+        waiting: dict[bytes, Any] = {}
+        there: dict[bytes, tuple[bytes, int]] = {}
+        try:
+            answers = yield from self._commands._scripts_plan(LEASE, calls)
+            for identity, answer in zip(identities, answers, strict=True):
+                what = answer[0]
+                if what == b"hit":
+                    there[identity] = answer[1], answer[2]
+                elif what == b"load":
+                    held.leases[identity] = tokens[identity]
+                    self._guards.keep(tokens[identity], guard_name(identity), self._guards.lease_life)
+                elif what == b"writer":
+                    errand.unstored.add(identity)
+                else:
+                    waiting[identity] = answer[1]
+            found = yield from self._judge_plan(there, keys, errand.type, markers, {}, beside)
+        finally:
+            self._front.end(markers)
+        return found, waiting
+
+    def release_plan(self, errand: Errand) -> Steps[None]:
+        held: _Held = errand.held
+        landed = self._flights.landed
+        for identity in [identity for identity in held.leases if identity not in landed]:
+            yield from self._guards.release_plan(held.leases.pop(identity), guard_name(identity))
+
+    # -- storing ---------------------------------------------------------------------------------------------------
+
+    def write_plan(
+        self, values: Mapping[bytes, Any], errand: Errand, lives: Mapping[bytes, float]
+    ) -> Steps[list[bytes]]:
+        writer = errand.held if errand.writes else None  # the token of a hold
+        held: _Held | None = None if errand.writes else errand.held
+        leases = {} if held is None else {name: held.leases.pop(name) for name in values if name in held.leases}
+        markers = self._front.begin(values, writes=True)
+        kept: set[bytes] = set()
+        try:
+            payloads = {
+                name: b"" if value is MISSING else self._entries.payload(errand.keys[name], name, value)
+                for name, value in values.items()
+            }
+            tokens = held.tokens if held else (yield from self._current_plan(errand.tags, markers))
+            stale = {
+                name: 0.0 if lives[name] == math.inf or value is MISSING else errand.policy.stale_for
+                for name, value in values.items()
+            }
+            began = monotonic()
+            calls = []
+            for name, value in values.items():
+                data = seal(payloads[name], stale[name], errand.load_seconds, value is MISSING, tokens)
+                px = milliseconds(lives[name] + stale[name])
+                life = b"" if px is None else px
+                arguments: tuple[Any, ...]
+                if errand.writes:
+                    arguments = (writer or "", data, life, *self._news.publication("key", name))
+                else:
+                    arguments = (leases.get(name, ""), data, life, _digest(errand, name))
+                calls.append(((name, guard_name(name)), arguments))
+            stored = yield from self._commands._scripts_plan(PUT if errand.writes else FILL, calls)
+            late = monotonic() - began
+            beside = errand.policy.refresh_ahead is not None
+            refused = []
+            for name, done in zip(values, stored, strict=True):
+                if not done:
+                    refused.append(name)
+                elif self._keep(
+                    errand.keys[name], errand.type, values[name], payloads[name], lives[name] - late, markers[name], tokens,
+                    stale[name], errand.load_seconds, beside, only=True,
+                ):  # fmt: skip
+                    kept.add(name)
+            return refused
+        except SerializationError:
+            for name, token in leases.items():
+                yield from self._guards.release_plan(token, guard_name(name))
+            raise
+        finally:
+            if errand.writes:
+                self._front.drop([name for name in values if name not in kept])
+            self._front.end(markers)
+            for token in leases.values():
+                self._guards.forget(token)
+
+    def salvage(self, values: Mapping[bytes, Any], errand: Errand, lives: Mapping[bytes, float]) -> None:
+        """Where the policy prefers an old value to none, keep what Redis didn't take: it is newer than what there is."""
+        held = errand.held
+        if not errand.policy.stale_for or not isinstance(held, _Held):
+            return
+        for name, value in values.items():
+            marker = held.markers.get(name)
+            if marker is None or value is MISSING or lives[name] == math.inf:
+                continue
+            key = errand.keys[name]
+            try:
+                payload = self._entries.payload(key, name, value) if self._isolate else b""
+            except SerializationError:
+                continue
+            value = Packed(payload) if self._isolate else value
+            type = None if self._isolate else errand.type
+            self._front.keep_untrusted(key, type, value, lives[name], marker, errand.policy.stale_for)
+
+    # -- invalidating ----------------------------------------------------------------------------------------------
+
+    def remove_plan(self, identities: Iterable[bytes], writer: str = "") -> Steps[int]:
+        names = list(identities)
+        markers = self._front.begin(names, writes=True)
+        self._front.drop(names)
+        try:
+            removed = 0
+            for batch in batches(names, _BATCH):
+                calls = [
+                    ((name, guard_name(name)), (writer, *self._news.publication("key", name))) for name in batch
+                ]
+                removed += sum((yield from self._commands._scripts_plan(INVALIDATE, calls)))
+            return removed
+        finally:
+            self._front.drop(names)  # what was read before Redis heard of it
+            self._front.end(markers)
+
+    def hold_plan(self, identity: bytes) -> Steps[str | None]:
+        """Begin to write what a key is made from. Returns the writer's token, None if Redis can't be told."""
+        markers = self._front.begin([identity], writes=True)
+        self._front.drop([identity])
+        try:
+            return (yield from self._guards.hold_plan(identity, self._news.publication("key", identity)))
+        finally:
+            self._front.drop([identity])
+            self._front.end(markers)
+
+    def clear_plan(self) -> Steps[None]:
+        yield from self.retag_plan(NAMESPACE)
+
+    def retag_plan(self, tag: bytes) -> Steps[None]:
+        """Have no value of a tag (the empty one: none at all) hold any longer. O(1)."""
+        name = self._news.names.token(tag)
+        token = os.urandom(8)
+        markers = self._front.begin([name], writes=True)
+        heard: bytes | None = None
+        try:
+            call = ((name,), (token, TOKEN_LIFE, *self._news.publication("tag", tag, token, name)))
+            yield from self._commands._scripts_plan(RETAG, [call])
+            if markers[name].clean:  # else another process did the same, and it isn't known who was last
+                heard = token
+        finally:
+            self._front.end(markers)
+            self._front.retag(tag, heard)
+
+    def sweep_plan(self, glob: bytes) -> Steps[int]:
+        """Invalidate the keys that match a pattern, those being loaded, too. SCAN, in small steps."""
+        pattern = self._news.names.matching(glob)
+
+        def release(guards: Iterable[bytes]) -> Steps[int]:
+            return self.remove_plan(value_name(guard) for guard in guards)
+
+        removals: dict[bytes, Any] = {pattern: self.remove_plan, **dict.fromkeys(guard_patterns(pattern), release)}
+        removed = yield from self._commands._sweep_nodes_plan(removals)
+        # Copies elsewhere of what Redis no longer has; the others were told of one by one.
+        _, channel, message = self._news.publication("glob", pattern)
+        yield from self._commands._execute_plan("PUBLISH", channel, message, target=self._commands._link)
+        return removed
+
+
+def _digest(errand: Errand, identity: bytes) -> str:
+    """Of the stored bytes that are to be replaced: '' where none were seen."""
+    found = errand.found.get(identity)
+    if found is None or found.token is None:
+        return ""
+    return hashlib.sha1(found.token[0], usedforsecurity=False).hexdigest()

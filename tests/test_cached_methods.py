@@ -1,0 +1,106 @@
+"""`cached` on methods, class methods and static methods."""
+
+import dataclasses
+import inspect
+
+import pytest
+
+from fastcache import cached
+
+
+class Shop:
+    def __init__(self, id):
+        self.id, self.runs = id, 0
+
+    @cached(key="price:{self.id}:{item}")
+    def price(self, item):
+        """What it costs."""
+        self.runs += 1
+        return self.id * item
+
+    @cached
+    def unkeyed(self):
+        return 1
+
+    @classmethod
+    @cached
+    def named(cls, name):
+        return cls, name
+
+    @staticmethod
+    @cached
+    def tax(rate):
+        return [rate]
+
+
+def test_method_is_cached_by_instance_through_both_ways():
+    """`a.m(1)` and `A.m(a, 1)` are one call, and so are their invalidations, refreshes and keys."""
+    shop, other = Shop(2), Shop(3)
+    assert shop.price(5) == Shop.price(shop, 5) == 10
+    assert other.price(5) == 15
+    assert shop.runs == 1
+    shop.price.invalidate(5)
+    shop.price(5)
+    Shop.price.invalidate(shop, 5)
+    bound = shop.price
+    assert bound(5) == 10
+    assert shop.runs == 3
+    assert bound.refresh(5) == Shop.price.refresh(shop, item=5) == 10
+    assert shop.runs == 5
+    assert shop.price.cache_key(5) == Shop.price.cache_key(shop, 5) == "price:2:5"
+    assert shop.price.cache is Shop.price.cache
+
+
+def test_bound_method_looks_like_one():
+    """Signature, documentation, name, equality."""
+    shop = Shop(2)
+    assert str(inspect.signature(shop.price)) == "(item)"
+    assert str(inspect.signature(Shop.price)) == "(self, item)"
+    assert (shop.price.__doc__, shop.price.__name__) == ("What it costs.", "price")
+    assert shop.price == shop.price != Shop(2).price
+    assert hash(shop.price) == hash(shop.price)
+    assert shop.price.__self__ is shop
+    assert "Shop.price" in repr(shop.price)
+
+
+def test_self_without_a_stable_form_is_refused():
+    """The error names the function, the parameter, the type and the way out."""
+    with pytest.raises(TypeError, match=r"Shop\.unkeyed: .*'self'.*Shop .*give cached\(\) a key="):
+        Shop(1).unkeyed()
+
+
+def test_self_with_a_stable_form_needs_no_key():
+    """Of a dataclass, or of what says its own."""
+    runs = []
+
+    @dataclasses.dataclass
+    class Point:
+        x: int
+
+        @cached
+        def double(self):
+            runs.append(self.x)
+            return self.x * 2
+
+    class Own:
+        def __init__(self, id):
+            self.id = id
+
+        def __cache_key__(self):
+            return self.id
+
+        @cached
+        def me(self):
+            return self.id
+
+    assert [Point(1).double(), Point(1).double(), Point(2).double()] == [2, 2, 4]
+    assert runs == [1, 2]
+    assert [Own(1).me(), Own(2).me()] == [1, 2]
+
+
+def test_class_and_static_methods_work():
+    """Below @classmethod and @staticmethod."""
+    assert Shop.named("a") == Shop(1).named("a") == (Shop, "a")
+    assert Shop.tax(19) is Shop(1).tax(19)
+    Shop.tax.invalidate(19)
+    Shop.named.invalidate(Shop, "a")
