@@ -18,10 +18,10 @@ export PATH := $(abspath $(BIN)):$(PATH)
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint types build clean pytest
+.PHONY: help demo test bench lint types build wheels coverage clean pytest
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) ROWS=\"words\" (bench: only these rows) ARGS=\"...\" (test: for pytest)"
 
 demo: $(VENV)/.built ## the main job on real input, in under a minute after the build
@@ -41,9 +41,11 @@ ifeq ($(ROWS),)
 	@$(PY) benches/bench_redis.py
 endif
 
-lint: $(VENV)/.built ## ruff and cython-lint
+lint: $(VENV)/.built ## ruff, cython-lint, and zizmor for the workflows (actionlint too where it is installed)
 	$(PY) -m ruff check .
 	$(BIN)/cython-lint src
+	$(BIN)/zizmor --offline --quiet .github/workflows
+	@if command -v actionlint >/dev/null; then actionlint; fi
 
 types: $(VENV)/.built ## mypy --strict and pyright
 	$(PY) -m mypy
@@ -52,6 +54,13 @@ types: $(VENV)/.built ## mypy --strict and pyright
 build: $(VENV)/.built ## an sdist, and a wheel built from it, in dist/
 	rm -rf dist
 	$(PY) -m build
+
+wheels: $(VENV)/.built ## the sdist, and from it a repaired and tested wheel for each Python here, in dist/
+	$(PY) tools/wheels.py $(PYTHONS)
+
+coverage: ## lines of Python and Cython that the whole suite runs; at least 97 %
+	@tools/ensure-redis-server
+	tools/coverage $(ARGS)
 
 clean: ## remove all that was built, the environment too
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*

@@ -6,6 +6,7 @@ Whatever happens to a leader, nothing is left on the table that a later caller w
 import gc
 import itertools
 import linecache
+import os
 import sys
 import threading
 
@@ -84,6 +85,7 @@ def test_thread_flight_waits_until_its_end():
     assert flight.result() == 5
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_fork_with_a_flight_in_the_air(run_script):
     """The child has no leader: its call runs the function itself, at once."""
     run_script(

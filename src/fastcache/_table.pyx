@@ -3,6 +3,7 @@
 
 The theory is in _table.pxd. This file must never know what a cache is for: no limits by weight, no time, no callbacks.
 """
+cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject, Py_EQ, visitproc
 from libc.stdint cimport uint32_t, uint64_t
@@ -304,6 +305,8 @@ cdef traverseproc cython_traverse = (<TypeSlots*>Table).tp_traverse
 cdef inquiry cython_clear = (<TypeSlots*>Table).tp_clear
 
 
+@cython.linetrace(False)  # a tracer is Python code, which must not run while the collector counts references
+@cython.profile(False)
 cdef int traverse(PyObject* op, visitproc visit, void* arg) noexcept:
     cdef int result = cython_traverse(op, visit, arg)
     cdef Slot* slots = (<Table>op).slots
