@@ -214,10 +214,10 @@ class TagMaker:
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
         if self._function is not None:
-            tags = self._function(*args, **kwargs)
-            tags = tags if isinstance(tags, str | bytes) else list(tags)
-            if isinstance(tags, str | bytes) or not all(isinstance(tag, str) for tag in tags):
-                raise TypeError(f"{self._name}: the function tags= must return a sequence of str, not {tags!r}")
+            given: Any = self._function(*args, **kwargs)
+            tags: list[str] = [] if isinstance(given, str | bytes) else list(given)
+            if isinstance(given, str | bytes) or not all(isinstance(tag, str) for tag in tags):
+                raise TypeError(f"{self._name}: the function tags= must return a sequence of str, not {given!r}")
             return tags
         values = self._binding.bind(*args, **kwargs)
         return [template(values) for template in self._templates]

@@ -10,8 +10,8 @@ must never make a key, run the user's function or keep a value.
 
 Which calls the memo may hold. It is asked by equality and type of the arguments, the key is made from what they look like:
 so only where equal arguments of equal types look equal, and always will. That is true of exact str, bytes, int, bool, None
-and float, the zeros (0.0 == -0.0) and NaN left out, and of tuples of these whose items can't be equal across types: without bool
-and float. Any other argument may change, or be equal to what has another key.
+and float, the zeros (0.0 == -0.0) and NaN left out, and of tuples of these whose items can't be equal across types: without
+bool and float. Any other argument may change, or be equal to what has another key.
 """
 cimport cython
 from cpython.object cimport PyObject
