@@ -346,3 +346,19 @@ def test_redis_without_resp3_is_refused_for_tracking(face, server, proxy, quick)
     until(lambda: "RESP3" in cache.explain("k"))
     assert cache.get("k") == 1
     assert not trusted(cache)
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_without_coherence_copies_live_by_their_ttl(face, server, isolate):
+    """Nobody listens; what this process changes itself it knows at once."""
+    one, two = (face.tiered(server.url, coherence=None, isolate=isolate) for _ in range(2))
+    one.set("k", 1)
+    assert two.get("k") == 1
+    one.set("k", 2)
+    two.sync()
+    assert two.get("k") == 1
+    two.delete("k")
+    assert two.get("k") is None
+    assert one.get("k") == 2
+    one.clear()
+    assert one.get("k") is None
