@@ -91,6 +91,27 @@ def test_reset_line_drops_the_copies(face, server, proxy, quick, coherence):
     ]  # fmt: skip
 
 
+def test_stuck_listener_ends_trust(server, quick, monkeypatch):
+    """Trust ends by the clock: it needs nobody who notices that nothing is heard."""
+    with (
+        TieredCache(MemoryCache(), RedisCache.from_url(server.url, "p", ttl=60)) as cache,
+        TieredCache(MemoryCache(), RedisCache.from_url(server.url, "p", ttl=60)) as other,
+    ):
+        heard(cache).set("k", 1)
+        stuck, go_on = threading.Event(), threading.Event()
+
+        def hear(message: object) -> None:
+            stuck.set()
+            go_on.wait(10)
+
+        monkeypatch.setattr(cache._listener, "hear", hear)
+        other.set("k", 2)
+        assert stuck.wait(10)
+        until(lambda: not trusted(cache), 2)
+        assert cache.get("k") == 2
+        go_on.set()
+
+
 def test_copies_are_not_kept_while_nothing_is_heard(face, server, proxy, quick):
     """With the line down and the server there, each reader asks Redis."""
     cache = heard(face.tiered(proxy.url))
