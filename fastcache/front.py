@@ -200,9 +200,11 @@ class Front:
         self._cache._have_swept(life)
 
     def _pop(self, key: Any) -> None:
-        self._map.pop(key, None)
-        for type in self._types:
-            self._map.pop((key, type), None)
+        """Drop all copies of a key: those under its other spelling, too, for str and bytes are one key in Redis."""
+        for spelling in _spellings(key):
+            self._map.pop(spelling, None)
+            for type in self._types:
+                self._map.pop((spelling, type), None)
 
     def _note(self, tag: bytes, place: Any) -> None:
         places = self._tagged.setdefault(tag, set())
@@ -225,16 +227,7 @@ class Front:
             for identity in identities:
                 for marker in self._pending.get(identity, ()):
                     marker.clean = False
-                for key in self._keys(identity):
-                    self._pop(key)
-
-    def _keys(self, identity: bytes) -> list[Any]:
-        """The keys that have this name in Redis."""
-        key = identity[len(self._prefix) :]
-        try:
-            return [key, key.decode()]
-        except UnicodeDecodeError:
-            return [key]
+                self._pop(identity[len(self._prefix) :])
 
     def drop_where(self, matches: Callable[[bytes], object]) -> None:
         """The same for all names that match. O(copies)."""
@@ -304,3 +297,13 @@ class Front:
         self._noted -= len(places)
         for place in places:
             self._map.pop(place, None)
+
+
+def _spellings(key: str | bytes) -> list[str | bytes]:
+    """The keys that have the same name in Redis."""
+    if not isinstance(key, bytes):
+        return [key, key.encode()]
+    try:
+        return [key, key.decode()]
+    except UnicodeDecodeError:
+        return [key]

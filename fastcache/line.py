@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from time import monotonic
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
 from redis.exceptions import ConnectionError
 
@@ -90,9 +91,10 @@ class Line:
 
     def _start_afresh(self) -> None:
         self.until = -math.inf
-        self.heard_by: set[Any] = set()
-        self._awaited: dict[Any, set[bytes]] = {}
-        self._ears_of: dict[bytes, list[Any]] = {}  # by channel
+        # A line lives until nobody wants to hear any more, so it must not be what keeps an ear alive.
+        self.heard_by: WeakSet[Any] = WeakSet()
+        self._awaited: WeakKeyDictionary[Any, set[bytes]] = WeakKeyDictionary()
+        self._ears_of: dict[bytes, WeakSet[Any]] = {}  # by channel
         self._questions: deque[_Question] = deque()
         self._watching = False  # tracking is on
 
@@ -124,9 +126,7 @@ class Line:
     def _listen_plan(self, wire: Any) -> Steps:
         due = self._clock()
         while not self.stopped and self._ears():
-            for ear in self._ears():
-                if ear not in self._awaited and ear not in self.heard_by:
-                    yield from self._subscribe_plan(wire, ear)
+            yield from self._greet_plan(wire)
             now = self._clock()
             if now >= due:
                 self._alive()
@@ -137,6 +137,12 @@ class Line:
             reply = yield Call(wire.receive, max(0.001, due - now))
             if reply is not None:
                 self._take(reply)
+
+    def _greet_plan(self, wire: Any) -> Steps:
+        """Subscribe for the ears that are new. (Apart, since the loop's variable would keep the last of them alive.)"""
+        for ear in self._ears():
+            if ear not in self._awaited and ear not in self.heard_by:
+                yield from self._subscribe_plan(wire, ear)
 
     def ask_plan(self, flight: Any) -> Steps:
         """Ask for a sign of life. `flight` ends with the answer, when all that was published before has been heard."""
@@ -170,7 +176,7 @@ class Line:
         plain, sharded = ear.channels(self.node)
         self._awaited[ear] = {*plain, *sharded}
         for channel in self._awaited[ear]:
-            self._ears_of.setdefault(channel, []).append(ear)
+            self._ears_of.setdefault(channel, WeakSet()).add(ear)
         for channel in plain:
             yield Call(wire.send, "SUBSCRIBE", channel)
         for channel in sharded:
@@ -205,7 +211,7 @@ class Line:
 
     def _hear(self, channel: bytes, data: bytes) -> None:
         message = decode(data)
-        for ear in self._ears_of.get(channel, ()):
+        for ear in list(self._ears_of.get(channel, ())):
             if message is None:
                 ear.hear_keys(None)  # of a later version, perhaps
             else:
