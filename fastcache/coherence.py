@@ -277,7 +277,7 @@ class Hub:
                     self._drop(line)
 
     def _wire(self, node: Any) -> Any:
-        # In a cluster, too: by RESP2 a line that has subscribed can't ask whether the node is still the primary of its slots.
+        # In a cluster, too: by RESP2, one who has subscribed can't ask whether the node is still the primary of its slots.
         return wire_to(self._link(), node, resp3=self._tracking or node is not None)
 
     def _link(self) -> Any:
