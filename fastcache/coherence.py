@@ -14,7 +14,8 @@ import contextvars
 import math
 import os
 import threading
-from collections.abc import Callable, Generator, Hashable
+import weakref
+from collections.abc import Callable, Generator, Hashable, Iterable
 from typing import Any
 from weakref import WeakMethod, WeakSet, WeakValueDictionary
 
@@ -25,7 +26,7 @@ from fastcache.line import TRUST, Line
 from fastcache.messages import Message
 from fastcache.news import News
 from fastcache.plan import Call, arun, run
-from fastcache.sidekeys import ANCHORS, shard_tag
+from fastcache.sidekeys import ANCHORS, beat_name
 from fastcache.wires import wire_to
 from fastcache.workers import start_thread
 
@@ -78,10 +79,9 @@ class Listener:
 
     # -- what a line asks ------------------------------------------------------------------------------------------
 
-    def channels(self, node: str | None) -> tuple[list[bytes], list[bytes]]:
+    def channels(self, anchors: Iterable[int]) -> tuple[list[bytes], list[bytes]]:
         names = self._news.names
-        sharded = [] if node is None else [anchor for anchor in ANCHORS if self.link.primary_of(anchor) == node]
-        return [names.channel], [names.shard_channel(anchor) for anchor in sharded]
+        return [names.channel], [names.shard_channel(anchor) for anchor in anchors]
 
     def hear(self, message: Message) -> None:
         if message.origin == self._news.origin:
@@ -161,16 +161,19 @@ class Hub:
         self._listeners: WeakSet[Listener] = WeakSet()
         self.lines: dict[str | None, Line] = {}
         self._runners: dict[Line, Any] = {}
+        self._discovery: Any = None
+        self._guide: Callable[[], Listener | None] = lambda: None
 
     def take_on(self, listener: Listener) -> None:
         """Listen for a cache, too."""
-        link = listener.link
-        if link.closed:
+        if listener.link.closed:
             return
         with self._lock:
             new = listener not in self._listeners
             self._listeners.add(listener)
-            self._attend(link)
+            if not any(self._is_running(line) for line in self.lines.values()):
+                self._guide = weakref.ref(listener)
+            self._attend()
             lines = list(self.lines.values()) if new else []
         for line in lines:
             self._wake(line)
@@ -208,15 +211,34 @@ class Hub:
     def _ears(self) -> list[Listener]:
         return list(self._listeners)
 
-    def _attend(self, link: Any) -> None:
-        """Have a line to each node, and somebody who listens on it."""
-        nodes = {node.name: node for node in link.client.get_primaries()} if link.cluster else {None: None}
-        for name in list(self.lines):
-            if name not in nodes or not self._is_running(self.lines[name]):
-                self._drop(self.lines[name])
-        for name, node in nodes.items():
+    def _attend(self) -> None:
+        """Have a line to each node, and somebody who listens on it.
+
+        In a cluster they come and go with the primaries, as far as one client knows these. Where an anchor moved, both its
+        old and its new node get a new line.
+        """
+        link = self._link()
+        places = _places(link)
+        if not places:
+            self._discover()
+            return
+        before = dict(self.lines)
+        for name, line in before.items():
+            if name not in places or line.anchors != places[name][1] or not self._is_running(line):
+                self._drop(line)
+        for name, (node, anchors) in places.items():
             if name not in self.lines:
-                self._start(name, node)
+                self._start(link, name, node, anchors)
+        if self.lines != before:
+            self._changed()
+
+    def _discover(self) -> None:
+        """An asyncio client of a cluster knows no nodes before its first command."""
+        if self._discovery is None or self._discovery.done():
+            import asyncio
+
+            self._discovery = asyncio.get_running_loop().create_task(arun(self._renew_plan()), context=contextvars.Context())
+            self._discovery.add_done_callback(_take_note)
 
     def _is_running(self, line: Line) -> bool:
         runner = self._runners.get(line)
@@ -225,16 +247,14 @@ class Hub:
         loop = runner.get_loop()
         return not runner.done() and (loop.is_running() or loop is _running_loop())
 
-    def _start(self, name: str | None, node: Any) -> None:
-        probe = None
-        if name is not None:
-            link = next(iter(self._listeners)).link
-            mine = [anchor for anchor in ANCHORS if link.primary_of(anchor) == name]
-            probe = b"fastcache-beat:{%b}" % shard_tag(mine[0]) if mine else None
+    def _start(self, link: Any, name: str | None, node: Any, anchors: tuple[int, ...]) -> None:
+        slot = None if name is None else anchors[0] if anchors else link.slot_of(name)
+        probe = None if slot is None else beat_name(slot)
         pause = threading.Event().wait if not self._asynchronous else _sleep
         line = Line(
-            lambda: self._wire(node), self._ears, name, probe, self._tracking, pause, self._changed, self._look_around
-        )
+            lambda: self._wire(node), self._ears, name, anchors, probe, self._tracking, pause, self._changed,
+            self._look_around, self._renew_plan,
+        )  # fmt: skip
         if self._asynchronous:
             import asyncio
 
@@ -257,23 +277,35 @@ class Hub:
                     self._drop(line)
 
     def _wire(self, node: Any) -> Any:
-        return wire_to(self._link(), node, resp3=self._tracking)
+        # In a cluster, too: by RESP2, one who has subscribed can't ask whether the node is still the primary of its slots.
+        return wire_to(self._link(), node, resp3=self._tracking or node is not None)
 
     def _link(self) -> Any:
+        """What all lines go by: clients of one cluster may know different things of it."""
+        guide = self._guide()
+        if guide is not None and guide in self._listeners and not guide.link.closed:
+            return guide.link
         for listener in list(self._listeners):
             if not listener.link.closed:
+                self._guide = weakref.ref(listener)
                 return listener.link
         raise ConnectionError("no cache is left to listen for")
 
     def _look_around(self) -> None:
         """In a cluster, nodes come and go."""
-        link = self._link()
-        if link.cluster:
+        if self._link().cluster:
             with self._lock:
-                before = set(self.lines)
-                self._attend(link)
-                if set(self.lines) != before:
-                    self._changed()
+                self._attend()
+
+    def _renew_plan(self) -> Generator[Call, Any, None]:
+        """A line was lost. In a cluster that may be news to the client, which would hear of it by its next command only."""
+        try:
+            link = self._link()
+            if link.cluster:
+                yield Call(link.client.nodes_manager.initialize)
+                self._look_around()
+        except Exception:
+            pass  # nobody to ask: again after the next attempt to connect
 
     def _changed(self) -> None:
         """Something happened on a line: see until when each cache can rely on its copies."""
@@ -323,6 +355,17 @@ class Hub:
         """In words, for `explain`."""
         errors = [str(line.error) for line in self.lines.values() if line.error is not None]
         return f"not listening: {errors[0]}" if errors else f"listening on {len(self.lines)} lines"
+
+
+def _places(link: Any) -> dict[str | None, tuple[Any, tuple[int, ...]]]:
+    """Where to listen: the nodes by name, each with its anchors."""
+    if not link.cluster:
+        return {None: (None, ())}
+    homes = [(anchor, link.primary_of(anchor)) for anchor in ANCHORS]
+    return {
+        node.name: (node, tuple(anchor for anchor, home in homes if home == node.name))
+        for node in link.client.get_primaries()
+    }
 
 
 def _end(flight: Any) -> None:

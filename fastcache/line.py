@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, ResponseError
 
 from fastcache.messages import Message, decode
 from fastcache.plan import Call
@@ -36,8 +36,8 @@ class Ear(Protocol):
     tracked: tuple[bytes, ...]
     """The beginnings of the names that are to be watched instead of subscribing."""
 
-    def channels(self, node: str | None) -> tuple[list[bytes], list[bytes]]:
-        """What to subscribe to on the line to a node: plain channels, shard channels."""
+    def channels(self, anchors: Iterable[int]) -> tuple[list[bytes], list[bytes]]:
+        """What to subscribe to on the line to a node that has these anchors: plain channels, shard channels."""
         ...
 
     def hear(self, message: Message) -> None:
@@ -61,29 +61,38 @@ class _Question:
 
 
 class Line:
-    """The state of one line. `plan` is what listens; it runs in a thread or a task until nobody wants to hear any more."""
+    """The state of one line. `plan` is what listens; it runs in a thread or a task until nobody wants to hear any more.
+
+    `anchors`: those of a cluster that the node has (see `sidekeys.py`). Where they move, another line is needed. `probe`: a
+    name in one of the node's slots. `lost_plan` is run after a failure, before the next attempt.
+    """
 
     def __init__(
         self,
         make_wire: Callable[[], Any],
         ears: Callable[[], Iterable[Any]],
         node: str | None,
+        anchors: tuple[int, ...],
         probe: bytes | None,
         tracking: bool,
         pause: Callable[[float], Any],
         changed: Callable[[], object],
         alive: Callable[[], object],
+        lost_plan: Callable[[], Steps],
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._make_wire = make_wire
         self._ears = ears
         self.node = node
+        self.anchors = anchors
         self._probe = probe
         self._tracking = tracking
         self._pause = pause
         self._changed = changed
         self._alive = alive
+        self._lost_plan = lost_plan
         self._clock = clock
+        self._sharded = True  # until the server says that it knows no shard channels (Redis 6)
         self.stopped = False
         self.error: Exception | None = None
         self._wire: Any = None
@@ -117,6 +126,9 @@ class Line:
                     yield Call(wire.close)
                 if not isinstance(error, Exception):
                     raise
+                self._sharded = not _knows_no_shards(error)
+                if not self.stopped:
+                    yield from self._lost_plan()
                 if not self.stopped:
                     yield Call(self._pause, RETRY)
             else:
@@ -173,7 +185,7 @@ class Line:
             command = ("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
             yield Call(wire.send, *command, expect=self._questions, reply=question)
             return
-        plain, sharded = ear.channels(self.node)
+        plain, sharded = ear.channels(self.anchors if self._sharded else ())
         self._awaited[ear] = {*plain, *sharded}
         for channel in self._awaited[ear]:
             self._ears_of.setdefault(channel, WeakSet()).add(ear)
@@ -239,3 +251,8 @@ class Line:
         self._changed()
         if question.flight is not None:
             question.flight.succeed(None)
+
+
+def _knows_no_shards(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, ResponseError) and "unknown command" in text and "ssubscribe" in text

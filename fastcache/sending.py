@@ -58,12 +58,11 @@ class Sending(Generic[AnyLink]):
 
     def _pipeline_plan(self, commands: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
         """Send many commands in one round trip (in a cluster, one per node). Replies that are errors are returned."""
-        link = self._link
-        targets = [link.at(command[3] if command[0] == "EVALSHA" else command[1]) for command in commands]
+        targets = [self._link.at(_key(command)) for command in commands]
         for target in set(targets):
             self._admit("pipeline", target)
         try:
-            replies: list[Any] = yield Call(link.pipeline, commands)
+            replies: list[Any] = yield Call(self._link.pipeline, commands)
         except Exception as error:  # of some node; a PONG soon clears those that it wasn't
             for target in set(targets) - {targets[0]}:
                 self._count(error, target)
@@ -79,12 +78,11 @@ class Sending(Generic[AnyLink]):
         for target in set(targets):
             target.breaker.answered()
         for place in moved:
+            there = self._link.at(_key(commands[place]))  # as the client knows by now
             try:
-                replies[place] = yield from self._execute_plan(*commands[place])
-            except BackendError as error:
-                if not isinstance(error.__cause__, ResponseError):
-                    raise
-                replies[place] = error.__cause__
+                replies[place] = yield from self._execute_plan(*commands[place], target=there, answers=(ResponseError,))
+            except ResponseError as error:
+                replies[place] = error
         return replies
 
     def _script_plan(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Any]) -> Steps[Any]:
@@ -154,3 +152,8 @@ class Sending(Generic[AnyLink]):
     def _expect(self, replies: Any, asked: Sequence[Any]) -> None:
         if not isinstance(replies, list) or len(replies) != len(asked):
             raise BackendError(f"Redis at {self._link.breaker.server}: expected {len(asked)} replies, got {replies!r:.80}")
+
+
+def _key(command: Sequence[Any]) -> Any:
+    """The key that decides where a command goes."""
+    return command[3] if command[0] == "EVALSHA" else command[1]

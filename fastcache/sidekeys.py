@@ -10,11 +10,12 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from fastcache.keys import escape_glob
 
-__all__ = ["ANCHORS", "Names", "guard_name", "guard_patterns", "shard_tag", "value_name"]
+__all__ = ["ANCHORS", "Names", "beat_name", "guard_name", "guard_patterns", "shard_tag", "value_name"]
 
 _GUARD = b"fastcache-guard:"
 _TOKEN = b"fastcache-token:"
 _CHANNEL = b"fastcache-news:"
+_BEAT = b"fastcache-beat:"
 
 ANCHORS = tuple(range(0, REDIS_CLUSTER_HASH_SLOTS, REDIS_CLUSTER_HASH_SLOTS // 16))
 """The slots whose shard channels carry the messages of a cluster. Publishing on a shard channel must go through the node
@@ -33,6 +34,11 @@ def shard_tag(slot: int) -> bytes:
         _tags.setdefault(key_slot(text), text)
         _searched += 1
     return _tags[slot]
+
+
+def beat_name(slot: int) -> bytes:
+    """A name in a slot under which there is never anything: asked for to learn whether a node has the slot."""
+    return b"%b{%b}" % (_BEAT, shard_tag(slot))
 
 
 def _has_tag(name: bytes) -> bool:

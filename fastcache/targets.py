@@ -116,6 +116,11 @@ class Servers:
         nodes = self.client.nodes_manager.slots_cache.get(slot)
         return nodes[0].name if nodes else None
 
+    def slot_of(self, name: str) -> int | None:
+        """In a cluster, some slot that a node has. O(slots)."""
+        slots = self.client.nodes_manager.slots_cache
+        return next((slot for slot, nodes in list(slots.items()) if nodes and nodes[0].name == name), None)
+
     def node(self, node: Any) -> Target:
         target = self._nodes.get(node.name)
         if target is None:

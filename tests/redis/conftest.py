@@ -165,9 +165,13 @@ class Face:
 
         return redis if self._runner is None else redis.asyncio
 
+    def forget(self) -> None:
+        """Close the caches."""
+        while self._caches:
+            self._caches.pop().close()
+
     def close(self) -> None:
-        for cache in self._caches:
-            cache.close()
+        self.forget()
         if self._runner is not None:
             self._runner.close()
 

