@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 ROWS   ?=
 ARGS   ?=
+SECONDS ?= 180
 
 SOURCES := $(wildcard src/fastcache/*.pyx src/fastcache/*.pxd src/fastcache/*.h) setup.py
 ifeq ($(OS),Windows_NT)
@@ -18,7 +19,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint types build wheels coverage clean pytest
+.PHONY: help demo test bench chaos lint types build wheels coverage clean pytest
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +41,10 @@ ifeq ($(ROWS),)
 	@$(PY) benches/bench_loading.py
 	@$(PY) benches/bench_redis.py
 endif
+
+chaos: $(VENV)/.built ## the two-level cache's guarantees under real processes for SECONDS, beside naive cache-aside
+	@tools/ensure-redis-server
+	@$(PY) tests/redis/test_tiered_chaos.py $(SECONDS)
 
 lint: $(VENV)/.built ## ruff, cython-lint, and zizmor for the workflows (actionlint too where it is installed)
 	$(PY) -m ruff check .

@@ -1,0 +1,307 @@
+"""The guarantees of the two-level cache under real processes: races, stampedes, deaths and outages, in short form.
+
+`python tests/redis/test_tiered_chaos.py SECONDS` is the long form (`make chaos`): the same, and naive cache-aside beside it,
+with the figures printed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import servers
+
+from fastcache import MemoryCache, RedisCache, TieredCache
+
+KEYS = 5
+
+
+def database(path):
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=OFF")
+    return connection
+
+
+# Readers ask, load slowly, and at the end say what they serve. Each line of a child is one word and its numbers.
+READER = """
+import random, sys, time
+sys.path.insert(0, sys.argv[4])
+from test_tiered_chaos import *
+url, path, naive = sys.argv[1], sys.argv[2], sys.argv[3] == "naive"
+rows = database(path)
+def load(key):
+    time.sleep(random.random() * 0.002)
+    value = rows.execute("SELECT v FROM t WHERE k = ?", [key]).fetchone()[0]
+    time.sleep(random.random() * 0.004)
+    return value
+remote = RedisCache.from_url(url, "race", ttl=600, socket_timeout=5)
+cache = remote if naive else TieredCache(MemoryCache(), remote)
+def read(key):
+    if not naive:
+        return cache.get_or_load(key, load)
+    value = cache.get(key)
+    if value is None:
+        value = load(key)
+        cache.set(key, value)
+    return value
+import threading
+ended = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), ended.set()), daemon=True).start()
+print("ready", flush=True)
+reads = 0
+while not ended.is_set():
+    read(f"k{random.randrange(KEYS)}")
+    reads += 1
+if not naive:
+    cache.sync()
+print(reads, *(read(f"k{n}") for n in range(KEYS)), flush=True)
+"""
+
+
+def spawn(script, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments), str(Path(__file__).parent)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def race(server, seconds, naive=False, disturb=lambda: None, readers=3):
+    """Readers against a writer that changes rows and invalidates. Returns reads, writes, and the stale values at the end."""
+    with server.client() as client:
+        client.flushall()
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        path = os.path.join(directory, "rows.db")
+        with closing(database(path)) as rows:
+            rows.execute("CREATE TABLE t (k TEXT PRIMARY KEY, v INTEGER)")
+            rows.executemany("INSERT INTO t VALUES (?, 0)", [[f"k{n}"] for n in range(KEYS)])
+            kind = "naive" if naive else "tiered"
+            children = [stack.enter_context(spawn(READER, server.url, path, kind)) for _ in range(readers)]
+            for child in children:
+                assert child.stdout.readline() == "ready\n"
+            remote = RedisCache.from_url(server.url, "race", ttl=600, socket_timeout=5)
+            cache = remote if naive else TieredCache(MemoryCache(), remote)
+            writes, end = 0, time.monotonic() + seconds
+            while time.monotonic() < end:
+                key = f"k{random.randrange(KEYS)}"
+                change = lambda key=key: rows.execute("UPDATE t SET v = v + 1 WHERE k = ?", [key])  # noqa: E731
+                if naive:
+                    change()
+                    cache.delete(key)
+                elif writes % 2:
+                    with cache.writing(key):
+                        change()
+                else:
+                    change()
+                    cache.invalidate(key)
+                writes += 1
+                disturb()
+                time.sleep(random.random() * 0.02)
+            if not naive:
+                deadline = time.monotonic() + 10
+                while cache._loading.outbox and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                cache.sync()
+            right = [rows.execute("SELECT v FROM t WHERE k = ?", [f"k{n}"]).fetchone()[0] for n in range(KEYS)]
+            reads = stale = 0
+            for child in children:
+                child.stdin.write("end\n")
+                child.stdin.flush()
+            for child in children:
+                count, *served = map(int, child.stdout.readline().split())
+                reads += count
+                stale += sum(mine != truth for mine, truth in zip(served, right, strict=True))
+                assert child.wait(20) == 0
+            cache.close()
+            return reads, writes, stale
+
+
+def test_no_reader_serves_an_old_value_after_a_race(own_server):
+    """Slow loaders in three processes against a writer; after it all is quiet, and right, in both tiers."""
+    reads, writes, stale = race(own_server, 4)
+    assert reads > writes > 20
+    assert stale == 0
+
+
+def test_killed_connections_leave_nothing_old(own_server):
+    """CLIENT KILL of a random connection every 50 ms."""
+    with own_server.client() as client:
+        last = [0.0]
+
+        def disturb():
+            if time.monotonic() - last[0] > 0.05:
+                last[0] = time.monotonic()
+                others = [each["id"] for each in client.client_list() if each["cmd"] != "client|list"]
+                if others:
+                    client.client_kill_filter(_id=random.choice(others))
+
+        reads, writes, stale = race(own_server, 4, disturb=disturb)
+    assert reads > writes > 20
+    assert stale == 0
+
+
+STAMPEDE = """
+import sys, threading, time
+sys.path.insert(0, sys.argv[4])
+from test_tiered_chaos import *
+url, path, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+cache = TieredCache(MemoryCache(), RedisCache.from_url(url, "stampede", ttl=600, socket_timeout=10))
+cache.get("warm")
+def load(key):
+    with open(path, "a") as runs:
+        runs.write(f"{os.getpid()}\\n")
+    time.sleep(0.5)
+    return 42
+print("ready", flush=True)
+sys.stdin.readline()
+begun, values = time.monotonic(), []
+workers = [threading.Thread(target=lambda: values.append(cache.get_or_load("k", load))) for _ in range(threads)]
+for worker in workers: worker.start()
+for worker in workers: worker.join()
+print(sum(values), time.monotonic() - begun, flush=True)
+"""
+
+
+def stampede(server, processes=8, threads=32, kill=False):
+    """Returns how often the loader ran, and the longest that a process waited. `kill`: the leader, in mid-load."""
+    with server.client() as client:
+        client.flushall()
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        path = os.path.join(directory, "runs")
+        Path(path).touch()
+        children = [stack.enter_context(spawn(STAMPEDE, server.url, path, threads)) for _ in range(processes)]
+        for child in children:
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        if kill:
+            while not Path(path).read_text().endswith("\n"):
+                time.sleep(0.01)
+            leader = int(Path(path).read_text().split()[0])
+            os.kill(leader, signal.SIGKILL)
+            children = [child for child in children if child.pid != leader or child.wait() is None]
+        longest = 0.0
+        for child in children:
+            total, seconds = child.stdout.readline().split()
+            assert int(total) == 42 * threads
+            longest = max(longest, float(seconds))
+            assert child.wait(20) == 0
+        return len(Path(path).read_text().split()), longest
+
+
+def test_stampede_of_processes_runs_the_loader_once(own_server):
+    """Eight processes of 32 threads on one cold key."""
+    runs, _ = stampede(own_server)
+    assert runs == 1
+
+
+def test_stampede_survives_the_death_of_its_leader(own_server):
+    """At most one more run, by one who waited."""
+    runs, longest = stampede(own_server, kill=True)
+    assert runs == 2
+    assert longest < 4.5
+
+
+DIES = """
+import sys
+sys.path.insert(0, sys.argv[4])
+from test_tiered_chaos import *
+url, path, point = sys.argv[1:4]
+rows = database(path)
+cache = TieredCache(MemoryCache(), RedisCache.from_url(url, "dies", ttl=600))
+def die(here):
+    if here == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+with cache.writing("k"):
+    die("held")
+    rows.execute("UPDATE t SET v = v + 1")
+    die("committed")
+die("ended")
+"""
+
+
+@pytest.mark.parametrize("point", ["held", "committed", "ended"])
+def test_writer_that_dies_leaves_nothing_old(own_server, point, tmp_path):
+    """kill -9 at each point of `writing`, with a reader that asks all the time."""
+    path = str(tmp_path / "rows.db")
+    with closing(database(path)) as rows:
+        rows.execute("CREATE TABLE t (k TEXT PRIMARY KEY, v INTEGER)")
+        rows.execute("INSERT INTO t VALUES ('k', 0)")
+
+        def load(key):
+            with closing(database(path)) as mine:
+                return mine.execute("SELECT v FROM t").fetchone()[0]
+
+        with TieredCache(MemoryCache(), RedisCache.from_url(own_server.url, "dies", ttl=600)) as cache:
+            assert cache.get_or_load("k", load) == 0
+            ended = threading.Event()
+
+            def ask():
+                while not ended.is_set():
+                    cache.get_or_load("k", load)
+
+            reader = threading.Thread(target=ask)
+            reader.start()
+            with spawn(DIES, own_server.url, path, point) as writer:
+                assert writer.wait(20) == -signal.SIGKILL
+            ended.set()
+            reader.join()
+            cache.sync()
+            assert cache.get_or_load("k", load) == load("k") == (0 if point == "held" else 1)
+            with own_server.client() as client:
+                assert client.get("dies:k") is None or point == "ended"
+
+
+def test_outage_costs_no_error_and_leaves_nothing_old(own_server):
+    """kill -9 of Redis under load, and a restart: what was invalidated meanwhile is."""
+    truth = {"k": 0}
+    with TieredCache(MemoryCache(), RedisCache.from_url(own_server.url, "outage", ttl=600)) as cache:
+        assert cache.get_or_load("k", lambda key: truth[key]) == 0
+        for number in range(1, 200):
+            if number == 50:
+                own_server.kill()
+            if number == 150:
+                own_server.start()
+            truth["k"] = number
+            cache.invalidate("k")
+            assert cache.get_or_load("k", lambda key: truth[key]) == number
+            time.sleep(0.005)
+        deadline = time.monotonic() + 10
+        while cache._loading.outbox or not cache._front.gate.is_open():
+            assert time.monotonic() < deadline
+            assert cache.get_or_load("k", lambda key: truth[key]) == 199
+            time.sleep(0.01)
+        cache.set("k", 200)
+        assert cache.get("k") == 200
+
+
+def main(seconds):
+    with servers.Server().start() as server:
+        for name, options in (("fastcache, TieredCache", {}), ("naive cache-aside", {"naive": True})):
+            reads, writes, stale = race(server, seconds, **options)
+            figures = f"{reads:9} reads {writes:7} invalidations {stale:4} stale values in the end"
+            print(f"race      {name:24} {figures}", flush=True)
+        for kill in (False, True):
+            runs, longest = stampede(server, kill=kill)
+            what = "leader killed" if kill else "8 processes x 32 threads"
+            print(f"stampede  {what:24} {runs:9} runs  longest wait {longest:.2f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 60)
