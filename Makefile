@@ -40,6 +40,7 @@ ifeq ($(ROWS),)
 	@tools/ensure-redis-server
 	@$(PY) benches/bench_loading.py
 	@$(PY) benches/bench_redis.py
+	@$(PY) benches/bench_tiered.py
 endif
 
 chaos: $(VENV)/.built ## the two-level cache's guarantees under real processes for SECONDS, beside naive cache-aside
