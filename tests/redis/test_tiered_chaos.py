@@ -96,10 +96,11 @@ def race(server, seconds, naive=False, disturb=lambda: None, readers=3):
                 assert child.stdout.readline() == "ready\n"
             remote = RedisCache.from_url(server.url, "race", ttl=600, socket_timeout=5)
             cache = remote if naive else TieredCache(MemoryCache(), remote)
-            writes, end = 0, time.monotonic() + seconds
+            key, writes, end = "k0", 0, time.monotonic() + seconds
             while time.monotonic() < end:
                 # In bursts: the first invalidation has readers load, the next one comes while they do.
-                key = f"k{random.randrange(KEYS)}" if random.random() < 0.4 or not writes else key
+                if random.random() < 0.4:
+                    key = f"k{random.randrange(KEYS)}"
                 change = lambda key=key: rows.execute("UPDATE t SET v = v + 1 WHERE k = ?", [key])  # noqa: E731
                 if naive:
                     change()
