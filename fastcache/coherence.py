@@ -92,7 +92,7 @@ class Listener:
                 self.front.drop([message.subject])
             elif message.operation == "tag":
                 self._forget_one(None)
-                self.front.retag(message.subject, message.token)
+                self.front.retag(message.subject, None)  # which one is the latest, only Redis knows
             else:
                 matches = glob_matcher(message.subject.decode("utf-8", "surrogateescape"))
                 self._forget_one(None)

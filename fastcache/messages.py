@@ -25,8 +25,6 @@ class Message(msgspec.Struct, array_like=True, frozen=True):
     """How many messages of its origin came before it."""
     origin: bytes
     """Who sent it: he has applied it himself."""
-    token: bytes = b""
-    """The new one of a tag."""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -32,11 +32,9 @@ class News:
         self.origin = os.urandom(8)
         self._versions = count(1)
 
-    def publication(
-        self, operation: Operation, subject: bytes, token: bytes = b"", name: bytes | None = None
-    ) -> tuple[bytes, bytes, bytes]:
+    def publication(self, operation: Operation, subject: bytes, name: bytes | None = None) -> tuple[bytes, bytes, bytes]:
         """Shard channel (b"" for none), channel and message, as the scripts want them. `name`: the key the script is for."""
-        message = Message(operation, subject, next(self._versions), self.origin, token)
+        message = Message(operation, subject, next(self._versions), self.origin)
         return self._shard_channel(subject if name is None else name), self.names.channel, encode(message)
 
     def _shard_channel(self, name: bytes) -> bytes:

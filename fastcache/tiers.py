@@ -233,7 +233,7 @@ class TierStore(TierReading):
         markers = self._front.begin([name], writes=True)
         heard: bytes | None = None
         try:
-            call = ((name,), (token, TOKEN_LIFE, *self._news.publication("tag", tag, token, name)))
+            call = ((name,), (token, TOKEN_LIFE, *self._news.publication("tag", tag, name)))
             yield from self._commands._scripts_plan(RETAG, [call])
             if markers[name].clean:  # else another process did the same, and it isn't known who was last
                 heard = token

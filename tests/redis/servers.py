@@ -299,6 +299,16 @@ class Cluster:
         for node in (new, old, *(node.client() for node in self.nodes)):
             node.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self.ids[target])
 
+    def hand_over(self, number: int) -> None:
+        """Have a replica take its primary's place. (An election may come to nothing, and isn't repeated by the servers.)"""
+        with self.nodes[number].client() as replica:
+            self._wait(lambda: replica.info("replication")["master_link_status"] == "up", "the replica isn't synced")
+            while not self.is_primary(number):
+                replica.execute_command("CLUSTER", "FAILOVER")
+                end = time.monotonic() + 6
+                while not self.is_primary(number) and time.monotonic() < end:
+                    time.sleep(0.02)
+
     def destroy(self) -> None:
         for node in self.nodes:
             node.destroy()

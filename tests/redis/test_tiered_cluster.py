@@ -352,3 +352,20 @@ def test_policies_work_on_all_primaries(make):
     assert cache.drain(20)
     assert all(calls[key] == (1 if key.endswith("0") else 2) for key in keys)
     assert cache.stats().lease_refused == cache.stats().backend_errors == 0
+
+
+def test_late_news_of_a_tag_is_not_taken_for_the_latest(make):
+    """Two invalidate a tag at once: who hears of the other's after having done his own doesn't go back to its token."""
+    one, two = heard(make()), heard(make())
+    listener = inner(one)._listener
+    hear, late = listener.hear, []
+    listener.hear = late.append
+    two.invalidate_tags("t")
+    two.set("k1", "old", tags=["t"])
+    one.invalidate_tags("t")
+    one.sync()
+    assert [message.operation for message in late] == ["tag", "key", "tag"]
+    for message in late[:1]:
+        hear(message)
+    assert one.get("k1") is None
+    assert two.get("k1") is None
