@@ -15,7 +15,7 @@ from fastcache._gate import GatedLookup
 from fastcache.asyncmemory import AsyncMemoryCache
 from fastcache.backends import MemoryCache
 from fastcache.background import Tasks, Threads
-from fastcache.coherence import Listener
+from fastcache.coherence import hub_of
 from fastcache.entries import Key
 from fastcache.envelope import LONGEST_TAG, MOST_TAGS
 from fastcache.errors import MISSING, BackendError, CacheMiss, ConfigurationError
@@ -24,6 +24,7 @@ from fastcache.expiry import check_ttl
 from fastcache.front import Front
 from fastcache.guards import Guards
 from fastcache.keys import glob_matcher
+from fastcache.listener import Listener
 from fastcache.loading import Loading
 from fastcache.memory import NOTHING, Entry
 from fastcache.news import News
@@ -83,7 +84,8 @@ class Tiers:
         self._coherence = coherence
         self._listener: Listener | None = None
         if coherence is not None:
-            self._listener = Listener(self._front, news, link, coherence == "tracking", self._forget, reporter)
+            tracking = coherence == "tracking"
+            self._listener = Listener(self._front, news, link, tracking, self._forget, reporter, hub_of)
         _claimed.add(memory)
 
     def __repr__(self) -> str:

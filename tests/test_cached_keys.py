@@ -32,12 +32,13 @@ print(f.cache_key({"b": 1, "a": {"x", "y", "z"}}, frozenset("abc"), Color.RED, 1
 """
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary(),
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20), st.binary(max_size=20),
     st.decimals(allow_nan=False),
     st.uuids(), st.dates(), st.datetimes(), st.times(), st.timedeltas(),
 )  # fmt: skip
 hashables = st.recursive(
-    scalars, lambda inner: st.tuples(inner) | st.tuples(inner, inner) | st.frozensets(inner, max_size=3)
+    scalars, lambda inner: st.tuples(inner) | st.tuples(inner, inner) | st.frozensets(inner, max_size=3),
+    max_leaves=4,
 )
 values = st.recursive(
     hashables, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(hashables, inner, max_size=3), max_leaves=6

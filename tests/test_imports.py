@@ -31,7 +31,7 @@ FLOORS = [
     ["outage", "breaker", "connection", "pools", "targets", "link", "replies", "scripts", "sending", "remote", "commands"],
     ["redis"],
     ["sidekeys", "messages", "news", "guards", "front", "tierreading", "tiers"],
-    ["wires", "line", "coherence", "tierplans", "tiered", "asynctiered"],
+    ["wires", "line", "listener", "coherence", "tierplans", "tiered", "asynctiered"],
     ["patterns"],
     ["decorators"],
     ["__main__"],

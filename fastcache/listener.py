@@ -1,0 +1,161 @@
+"""What is done in one cache about what other processes write: copies are dropped, loads are shared no more, the gate moves.
+
+It is told by the lines of a hub (see `coherence.py`), in their thread or task; nobody is there to catch what an `on_evict`
+raises. When it begins to be heard, the front begins anew, since nothing is known of what was written before. This file must never
+talk to Redis.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+from weakref import WeakMethod, WeakSet
+
+from fastcache.events import Reporter, report_unraisable
+from fastcache.front import Front
+from fastcache.keys import glob_matcher
+from fastcache.messages import Message
+from fastcache.news import News
+
+__all__ = ["Listener"]
+
+
+class Listener:
+    """The ear (see `line.py`) of one cache: what is heard is applied to its front, and to what it is loading.
+
+    `forget` is told of the names that changed: nothing that is being loaded for them may be shared with later callers.
+    `find_hub`: who listens for it (see `coherence.py`).
+    """
+
+    def __init__(
+        self,
+        front: Front,
+        news: News,
+        link: Any,
+        tracking: bool,
+        forget: Callable[[Any], object],
+        reporter: Reporter,
+        find_hub: Callable[[Listener], Any],
+    ) -> None:
+        self.front = front
+        self.link = link
+        self.tracking = tracking
+        self.heard = False
+        self._news = news
+        self._forget = WeakMethod(forget)
+        self._reporter = reporter
+        self._find_hub = find_hub
+        self._hub: Any = None
+        names = news.names
+        self.tracked = (names.prefix, names.token_prefix)
+        _listeners.add(self)
+
+    def begin_anew(self) -> None:
+        """In a forked child."""
+        self.heard = False
+        self._hub = None
+        self._news.begin_anew()
+        self.front.forget_parent()
+
+    @property
+    def hub(self) -> Any:
+        if self._hub is None:
+            self._hub = self._find_hub(self)
+        return self._hub
+
+    def attend(self) -> None:
+        """See to it that somebody listens. O(lines); called by who finds the gate shut."""
+        self.hub.take_on(self)
+
+    def leave(self) -> None:
+        """Hear no more."""
+        if self._hub is not None:
+            self._hub.let_go(self)
+        self.front.gate.close()
+
+    # -- what a line asks ------------------------------------------------------------------------------------------
+
+    def channels(self, anchors: Iterable[int]) -> tuple[list[bytes], list[bytes]]:
+        names = self._news.names
+        return [names.channel], [names.shard_channel(anchor) for anchor in anchors]
+
+    def hear(self, message: Message) -> None:
+        if message.origin == self._news.origin:
+            return  # done already, in the right order
+        with _Unraisable(self):
+            if message.operation == "key":
+                self._forget_one(message.subject)
+                self.front.drop([message.subject])
+            elif message.operation == "tag":
+                self._forget_one(None)
+                self.front.retag(message.subject, None)  # which one is the latest, only Redis knows
+            else:
+                matches = glob_matcher(message.subject.decode("utf-8", "surrogateescape"))
+                self._forget_one(None)
+                self.front.drop_where(lambda name: matches(name.decode("utf-8", "surrogateescape")))
+
+    def hear_keys(self, names: list[bytes] | None) -> None:
+        with _Unraisable(self):
+            if names is None:
+                self._forget_one(None)
+                self.front.reset()
+                return
+            tokens = self._news.names.token_prefix
+            for name in names:
+                if name.startswith(tokens):
+                    self._forget_one(None)
+                    self.front.retag(self._news.names.tag(name), None)
+                else:
+                    self._forget_one(name)
+                    self.front.drop([name])
+
+    def _forget_one(self, name: bytes | None) -> None:
+        forget = self._forget()
+        if forget is not None:
+            forget(name)
+
+    def trust(self, until: float) -> None:
+        """It is heard on all lines, and nothing was missed that copies could be relied on until then; -inf: it isn't."""
+        if until == -math.inf:
+            self.front.gate.close()
+            if self.heard:
+                self.heard = False
+                self.front.lost += 1
+                self._reporter.tell("coherence_lost")
+            return
+        if not self.heard:
+            with _Unraisable(self):
+                self.front.reset()
+            self.heard = True
+            self._reporter.tell("coherence_back")
+        self.front.gate.until = until
+
+
+class _Unraisable:
+    """What an `on_evict` raises here has no caller to reach, and must not end the line."""
+
+    def __init__(self, where: object) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if isinstance(error, Exception):
+            report_unraisable(error, self._where, "Exception ignored while hearing of a change")
+            return True
+        return False
+
+
+_listeners: WeakSet[Listener] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for listener in list(_listeners):
+        listener.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
