@@ -1,8 +1,8 @@
 """What is done in one cache about what other processes write: copies are dropped, loads are shared no more, the gate moves.
 
 It is told by the lines of a hub (see `coherence.py`), in their thread or task; nobody is there to catch what an `on_evict`
-raises. When it begins to be heard, the front begins anew, since nothing is known of what was written before. This file must never
-talk to Redis.
+raises. When it begins to be heard, the front begins anew, since nothing is known of what was written before. This file must
+never talk to Redis.
 """
 
 from __future__ import annotations

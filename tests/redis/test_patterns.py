@@ -19,7 +19,7 @@ from fastcache import (
 )
 from fastcache.outbox import Outbox
 
-FIRST = 0.3
+FIRST = 0.5  # the timeout of 0.25 s, and a busy machine
 OPEN = 0.005
 RECOVERY = 6.0  # the breaker's second, the outbox's second, and a busy machine
 

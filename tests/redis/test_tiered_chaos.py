@@ -26,6 +26,8 @@ import servers
 
 from fastcache import MemoryCache, RedisCache, TieredCache
 
+pytestmark = pytest.mark.slow
+
 KEYS = 40
 
 

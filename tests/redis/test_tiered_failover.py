@@ -16,6 +16,8 @@ from redis.retry import Retry
 from test_tiered import heard, inner, trusted, until
 from test_tiered_cluster import SPREAD, maker, slot_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=list(servers.BINARIES)[:1])
 def cluster(request: pytest.FixtureRequest) -> Iterator[servers.Cluster]:
