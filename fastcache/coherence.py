@@ -1,8 +1,9 @@
 """Hearing what other processes write: who listens, on which lines, and until when copies may be relied on.
 
-There is one `Hub` for each server that a process has two-level caches on, with a line to it, in a cluster to each primary. A
-hub starts with the first cache that needs it and ends with the last; its lines run in daemon threads, or in tasks of the
-event loop that needed them first, and of another one when that ends. A forked child begins with none.
+There is one `Hub` for each server that a process has two-level caches on, with a line to it; of a cluster, or of a master
+that Sentinels watch, one for each client, with a line to each primary that the client knows. A hub starts with the first
+cache that needs it and ends with the last; its lines run in daemon threads, or in tasks of the event loop that needed them
+first, and of another one when that ends. A forked child begins with none.
 
 A cache's gate is open while it is heard on all lines, until the first of them may have missed something. What is done about
 what is heard is in `listener.py`. This file must never touch a value.
@@ -14,8 +15,7 @@ import contextvars
 import math
 import os
 import threading
-import weakref
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Generator, Hashable
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
@@ -41,7 +41,6 @@ class Hub:
         self.lines: dict[str | None, Line] = {}
         self._runners: dict[Line, Any] = {}
         self._discovery: Any = None
-        self._guide: Callable[[], Listener | None] = lambda: None
 
     def take_on(self, listener: Listener) -> None:
         """Listen for a cache, too."""
@@ -50,8 +49,6 @@ class Hub:
         with self._lock:
             new = listener not in self._listeners
             self._listeners.add(listener)
-            if not any(self._is_running(line) for line in self.lines.values()):
-                self._guide = weakref.ref(listener)
             self._attend()
             lines = list(self.lines.values()) if new else []
         for line in lines:
@@ -93,7 +90,7 @@ class Hub:
     def _attend(self) -> None:
         """Have a line to each node, and somebody who listens on it.
 
-        In a cluster they come and go with the primaries, as far as one client knows these. Where an anchor moved, both its
+        In a cluster they come and go with the primaries, as far as the client knows these. Where an anchor moved, both its
         old and its new node get a new line.
         """
         link = self._link()
@@ -160,13 +157,8 @@ class Hub:
         return wire_to(self._link(), node, resp3=self._tracking or node is not None)
 
     def _link(self) -> Any:
-        """What all lines go by: clients of one cluster may know different things of it."""
-        guide = self._guide()
-        if guide is not None and guide in self._listeners and not guide.link.closed:
-            return guide.link
         for listener in list(self._listeners):
             if not listener.link.closed:
-                self._guide = weakref.ref(listener)
                 return listener.link
         raise ConnectionError("no cache is left to listen for")
 
@@ -274,9 +266,13 @@ _register_lock = threading.Lock()
 
 
 def hub_of(listener: Listener) -> Hub:
-    """The hub of a cache's server. (To watch names, each prefix needs a connection of its own: they must not overlap.)"""
+    """The hub of a cache's server. (To watch names, each prefix needs a connection of its own: they must not overlap.)
+
+    Where a client finds its servers by itself, caches share a hub only with the client: one that reads from a server that is
+    no longer the primary must not go by what is heard from the new one.
+    """
     link = listener.link
-    key = (link.breaker, link.asynchronous, listener.tracked[0] if listener.tracking else None)
+    key = (link.finder, link.asynchronous, listener.tracked[0] if listener.tracking else None)
     with _register_lock:
         hub = _hubs.get(key)
         if hub is None:

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from redis.exceptions import ConnectionError, ResponseError
+from redis.exceptions import ConnectionError, NoPermissionError, ResponseError
 
 from fastcache.messages import Message, decode
 from fastcache.plan import Call
@@ -127,7 +127,7 @@ class Line:
                 if not isinstance(error, Exception):
                     raise
                 self._sharded = not _knows_no_shards(error)
-                if not self.stopped:
+                if not self.stopped and not isinstance(error, NoPermissionError):  # which no other node would grant
                     yield from self._lost_plan()
                 if not self.stopped:
                     yield Call(self._pause, RETRY)
@@ -248,6 +248,7 @@ class Line:
             self._changed()
             return
         self.until = question.asked + TRUST
+        self.error = None
         self._changed()
         if question.flight is not None:
             question.flight.succeed(None)

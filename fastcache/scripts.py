@@ -29,15 +29,17 @@ class Script:
         return f"<Script {self.name}>"
 
 
-# On the shard channel where there is one and this node has its slot; else on the plain one, which all nodes pass on.
+# On the shard channel where there is one and this node has its slot; else on the plain one, which all nodes pass on. Who may
+# not publish has made his change all the same: its outcome comes with the error.
 _PUBLISH = """
-local function publish(shard, channel, message)
-    if channel == '' then return end
+local function told(outcome, shard, channel, message)
     if shard ~= '' then
         local sent = redis.pcall('SPUBLISH', shard, message)
-        if type(sent) ~= 'table' or not sent.err then return end
+        if type(sent) ~= 'table' or not sent.err then return outcome end
     end
-    redis.call('PUBLISH', channel, message)
+    local sent = redis.pcall('PUBLISH', channel, message)
+    if type(sent) == 'table' and sent.err then return {outcome, sent.err} end
+    return outcome
 end
 local function store(key, value, px)
     if px == '' then
@@ -122,8 +124,7 @@ if stored == 1 then
 else
     redis.call('UNLINK', KEYS[1])
 end
-publish(ARGV[4], ARGV[5], ARGV[6])
-return stored
+return told(stored, ARGV[4], ARGV[5], ARGV[6])
 """,
 )
 """Store what the program wrote, and let nobody store what he loaded before. 0: not stored, since another one is writing."""
@@ -147,8 +148,7 @@ if guard then
         end
     end
 end
-publish(ARGV[2], ARGV[3], ARGV[4])
-return there
+return told(there, ARGV[2], ARGV[3], ARGV[4])
 """,
 )
 """Remove a value, and let nobody store what he loaded before. Whether there was one. A writer's guard stays until he
@@ -168,8 +168,7 @@ if guard and string.sub(guard, 1, 1) == 'W' then
     life = math.max(life, redis.call('PTTL', KEYS[2]))
 end
 redis.call('SET', KEYS[2], held .. ARGV[1] .. ',', 'PX', life)
-publish(ARGV[3], ARGV[4], ARGV[5])
-return 1
+return told(1, ARGV[3], ARGV[4], ARGV[5])
 """,
 )
 """Begin to write: remove the value, and let nobody store one until all writers have ended or died."""
@@ -207,8 +206,7 @@ RETAG = Script(
     + """
 -- token, its life, shard channel, channel, message
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-publish(ARGV[3], ARGV[4], ARGV[5])
-return 1
+return told(1, ARGV[3], ARGV[4], ARGV[5])
 """,
 )
 """Give a tag or a namespace (whose token is KEYS[1]) a new token, so that no value has the right one any more."""

@@ -34,9 +34,13 @@ def identify(client: Any) -> tuple[Hashable, str]:
         nodes = sorted(str(name) for name in client.nodes_manager.startup_nodes)
         return ("cluster", *nodes, *_tls(_options_of_cluster(client))), f"cluster {nodes[0] if nodes else ''}"
     pool: Any = client.connection_pool
-    if isinstance(pool, _SENTINELS):
+    if _has_sentinels(client):
         return _address_of_sentinel(pool), f"{pool.service_name} of Sentinel"
     return _address(_options_of(pool))
+
+
+def _has_sentinels(client: Any) -> bool:
+    return isinstance(client.connection_pool, _SENTINELS)
 
 
 def _options_of(pool: Any) -> dict[str, Any]:
@@ -98,6 +102,8 @@ class Servers:
     def __init__(self, client: Any, breaker: Breaker) -> None:
         self.breaker = breaker
         self.cluster = isinstance(client, _CLUSTERS)
+        self.finder: Hashable = client if self.cluster or _has_sentinels(client) else breaker
+        """Caches with the same one send to the same servers: the client, where that finds out who is primary."""
         self.bytes_keys = _is_bytes_client(client)
         self.closed = False
         self._nodes: dict[str, Target] = {}

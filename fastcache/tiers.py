@@ -13,8 +13,11 @@ from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import NoPermissionError
+
+from fastcache.entries import Key
 from fastcache.envelope import seal
-from fastcache.errors import MISSING, SerializationError
+from fastcache.errors import MISSING, BackendError, SerializationError
 from fastcache.events import Reporter
 from fastcache.expiry import milliseconds
 from fastcache.flights import Flights
@@ -158,7 +161,7 @@ class TierStore(TierReading):
             beside = errand.policy.refresh_ahead is not None
             refused = []
             for name, done in zip(values, stored, strict=True):
-                if not done:
+                if not self._outcome(done, errand.keys[name]):
                     refused.append(name)
                 elif self._keep(
                     errand.keys[name], errand.type, values[name], payloads[name], lives[name] - late, markers[name], tokens,
@@ -207,7 +210,7 @@ class TierStore(TierReading):
                 calls = [
                     ((name, guard_name(name)), (writer, *self._news.publication("key", name))) for name in batch
                 ]
-                removed += sum((yield from self._commands._scripts_plan(INVALIDATE, calls)))
+                removed += sum(map(self._outcome, (yield from self._commands._scripts_plan(INVALIDATE, calls))))
             return removed
         finally:
             self._front.drop(names)  # what was read before Redis heard of it
@@ -234,7 +237,7 @@ class TierStore(TierReading):
         heard: bytes | None = None
         try:
             call = ((name,), (token, TOKEN_LIFE, *self._news.publication("tag", tag, name)))
-            yield from self._commands._scripts_plan(RETAG, [call])
+            self._outcome((yield from self._commands._script_plan(RETAG, *call)))
             if markers[name].clean:  # else another process did the same, and it isn't known who was last
                 heard = token
         finally:
@@ -252,8 +255,25 @@ class TierStore(TierReading):
         removed = yield from self._commands._sweep_nodes_plan(removals)
         # Copies elsewhere of what Redis no longer has; the others were told of one by one.
         _, channel, message = self._news.publication("glob", pattern)
-        yield from self._commands._execute_plan("PUBLISH", channel, message, target=self._commands._link)
+        command, link = ("PUBLISH", channel, message), self._commands._link
+        try:
+            yield from self._commands._execute_plan(*command, target=link, answers=(NoPermissionError,))
+        except NoPermissionError as error:
+            self._outcome([removed, str(error).encode()])
         return removed
+
+    def _outcome(self, reply: Any, key: Key | None = None) -> int:
+        """What a script that publishes says it did; if it wasn't allowed to publish, that is reported."""
+        if reply.__class__ is not list:
+            return int(reply)
+        done, reason = reply
+        commands = self._commands
+        commands._backend_errors += 1
+        server, reason = commands._link.breaker.server, reason.decode(errors="replace")
+        self._reporter.tell(
+            "backend_error", key, error=BackendError(f"Redis at {server}: other processes can't be told: {reason}")
+        )
+        return int(done)
 
 
 def _digest(errand: Errand, identity: bytes) -> str:
