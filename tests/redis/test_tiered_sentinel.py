@@ -12,6 +12,8 @@ from test_sentinel import sentinel_of
 from test_tiered import heard, inner, trusted, until
 from test_tiered_failover import Load, replicated, say
 
+pytestmark = pytest.mark.slow
+
 KEYS = [f"k{number}" for number in range(30)]
 
 
