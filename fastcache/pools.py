@@ -20,6 +20,7 @@ import redis.exceptions as rexc
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from fastcache.breaker import FAILURES_TO_OPEN
 from fastcache.connection import LINES, Lines
 from fastcache.errors import ConfigurationError
 from fastcache.outage import PoolExhausted, pool_was_full
@@ -36,6 +37,11 @@ DEFAULTS: dict[str, Any] = {
     # Seconds a caller waits for a free connection; redis-py's own. Only a server that is slow, not away, gets there.
     "timeout": 20.0,
 }
+
+
+MOST_CONNECTING = FAILURES_TO_OPEN
+"""In asyncio. So few that their handshakes are done in some milliseconds, enough for the breaker to learn from the first that
+fail at once."""
 
 
 class _SyncPool(sio.BlockingConnectionPool):
@@ -67,18 +73,19 @@ class _AsyncPool(aio.BlockingConnectionPool):
     In redis-py's, giving a connection back awaits a lock; a task cancelled there loses the connection for the pool,
     and fifty of them stop the program. Here neither taking nor giving back has a point at which it could be cancelled.
     Callers are served in the order they came. It belongs to one event loop, like the original.
+
+    Only so many connections are being made at a time; who comes later waits for one of these, or for one that another
+    caller gives back. A burst of callers would otherwise each make one: fifty handshakes keep the loop, and the server,
+    busy for longer than the timeouts allow for, and a server that is there passes for one that is away.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._connecting: set[Any] = set()
 
     async def get_connection(self, *args: Any, **kwargs: Any) -> Any:
-        if self._waiting or not self.can_get_connection():
-            connection = await self._wait()
-        else:
-            take: Any = self.get_available_connection
-            connection = take()
+        connection = await self._wait() if self._waiting or not self._may_take() else self._take()
         try:
             await self.ensure_connection(connection)
             if connection.lost:
@@ -90,7 +97,32 @@ class _AsyncPool(aio.BlockingConnectionPool):
                 await connection.disconnect(nowait=True)
             self._give_back(connection)
             raise
+        if connection in self._connecting:
+            self._connecting.discard(connection)
+            self._serve()
         return connection
+
+    def _may_take(self) -> bool:
+        idle = self._available_connections
+        if idle and idle[-1].is_connected:
+            return True
+        return bool(self.can_get_connection()) and len(self._connecting) < MOST_CONNECTING
+
+    def _take(self) -> Any:
+        take: Any = self.get_available_connection
+        return self._handed_out(take())
+
+    def _handed_out(self, connection: Any) -> Any:
+        if not connection.is_connected:
+            self._connecting.add(connection)
+        return connection
+
+    def _serve(self) -> None:
+        """Hand out what can be to those who wait."""
+        while self._waiting and self._may_take():
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(self._take())
 
     async def _wait(self) -> Any:
         turn: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -116,13 +148,10 @@ class _AsyncPool(aio.BlockingConnectionPool):
             self._give_back(connection)
 
     def _give_back(self, connection: Any) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(connection)
-                return
+        self._connecting.discard(connection)
         self._in_use_connections.discard(connection)
         self._available_connections.append(connection)
+        self._serve()
 
 
 def _check_readable(url: object) -> None:

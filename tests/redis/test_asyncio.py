@@ -14,6 +14,7 @@ import servers
 from proxy import Proxy
 
 from fastcache.errors import BackendError
+from fastcache.pools import MOST_CONNECTING
 from fastcache.redis import AsyncRedisCache
 
 
@@ -79,7 +80,30 @@ def test_ten_thousand_calls_with_random_cancellation_mix_up_no_reply(server, pro
             pool = cache.client.connection_pool
             assert len(pool._available_connections) <= 8
             assert not pool._in_use_connections, "a cancelled task took its connection with it"
+            assert not pool._connecting
             assert cache.stats().breaker == "closed"
+
+    asyncio.run(main())
+
+
+def test_burst_of_callers_makes_few_connections_at_a_time(server):
+    """Two hundred at once on a server that hangs: five try to connect, and when these have failed nobody else waits."""
+
+    async def main():
+        with Proxy(server.port) as proxy:
+            proxy.mode = "silent"
+            async with AsyncRedisCache.from_url(proxy.url, ttl=60) as cache:
+                calls = [asyncio.ensure_future(cache.get(f"k{number}")) for number in range(200)]
+                await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+                assert proxy.accepted <= MOST_CONNECTING
+                outcomes = await asyncio.gather(*calls, return_exceptions=True)
+                assert {isinstance(outcome, BackendError) for outcome in outcomes} == {True}
+                assert proxy.accepted <= 4 * MOST_CONNECTING  # some begin while the first ones fail; and the probe
+                pool = cache.client.connection_pool
+                assert not pool._connecting
+                proxy.mode = "pass"
+                pool.connection_kwargs["lines"].breaker._reset()
+                assert await asyncio.gather(*(cache.get(f"k{number}") for number in range(200))) == [None] * 200
 
     asyncio.run(main())
 
