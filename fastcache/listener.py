@@ -127,6 +127,7 @@ class Listener:
             return
         if not self.heard:
             with _Unraisable(self):
+                self._forget_one(None)  # what is being loaded may be as old as the copies
                 self.front.reset()
             self.heard = True
             self._reporter.tell("coherence_back")

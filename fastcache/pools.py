@@ -40,8 +40,8 @@ DEFAULTS: dict[str, Any] = {
 
 
 MOST_CONNECTING = FAILURES_TO_OPEN
-"""In asyncio. So few that their handshakes are done in some milliseconds, enough for the breaker to learn from the first that
-fail at once."""
+"""In asyncio. So few that their handshakes are done in some milliseconds, enough for the breaker to learn from the first
+that fail at once."""
 
 
 class _SyncPool(sio.BlockingConnectionPool):

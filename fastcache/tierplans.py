@@ -296,8 +296,12 @@ class Tiers:
     # -- coherence -------------------------------------------------------------------------------------------------
 
     def _sync_plan(self) -> Plan[None]:
-        if self._listener is not None and self._front.gate.is_open():
+        if self._listener is None:
+            return
+        if self._front.gate.is_open():
             yield from self._listener.hub.sync_plan(self._loading.driver)
+        if not self._front.gate.is_open():
+            self._loading.flights.forget_all()  # nothing is heard: a load that callers could join may be older
 
     def _explain_plan(self, key: Key) -> Plan[str]:
         identity = self._store.identity(key)
