@@ -15,7 +15,7 @@ CORE = ROOT / "src" / "fastcache"
 # Each file may import those in the lines above its own only (and, within the core, above it in its line).
 FLOORS = [
     ["errors"],
-    ["_links", "_cpython", "_clock", "_expiry", "_table", "_lru", "_ttl", "_memo", "_method"],
+    ["_links", "_cpython", "_clock", "_expiry", "_readers", "_table", "_lru", "_ttl", "_memo", "_method"],
     ["stats"],
     ["flight", "flights", "taskflights"],
     ["runs"],
