@@ -10,7 +10,7 @@ import sys
 import threading
 
 import pytest
-from hammering import FREE_THREADED, THREADS, hammer
+from hammering import FREE_THREADED, THREADS, Key, Value, hammer
 
 import fastcache
 from fastcache import LRUCache, MemoryCache, TTLCache, lru_cache
@@ -25,38 +25,6 @@ LIMIT = 40
 KEYS = 64
 
 pytestmark = pytest.mark.thread_unsafe(reason="starts threads of its own")
-
-
-class Key:
-    """Compared in Python: a critical section may be suspended there."""
-
-    def __init__(self, n):
-        self.n = n
-
-    def __hash__(self):
-        return self.n % 7
-
-    def __eq__(self, other):
-        return isinstance(other, Key) and self.n == other.n
-
-
-class Value:
-    """What belongs to a key; counts how many of them are alive."""
-
-    alive = 0
-    lock = threading.Lock()
-
-    def __init__(self, n):
-        self.n = n
-        with Value.lock:
-            Value.alive += 1
-
-    def __del__(self):
-        with Value.lock:
-            Value.alive -= 1
-
-    def __reduce__(self):
-        return Value, (self.n,)
 
 
 class Clock:
@@ -185,8 +153,7 @@ def test_map_bears_everything_at_once(make, make_key):
     hammer(work)
     cache._check()
     assert len(cache) <= (KEYS if cache.maxsize is None else LIMIT)
-    for key, value in cache.items():
-        assert keys[value.n] == key
+    assert all(keys[value.n] == key for key, value in cache.items())
     cache.clear()
     gc.collect()
     assert Value.alive == before
