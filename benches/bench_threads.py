@@ -8,7 +8,7 @@ start to the last end. All sides take turns, so that they share the machine's mo
 
 What else two threads contend for: an object's reference count, where they don't share an immortal one. Small ints, None,
 names and constants are immortal there; what a program caches is mostly not, hence the row with lists as values. The cached
-functions are those of a module, as most are: see `share_between_threads` in the core for what that means.
+functions are those of a module, as most are.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def throughputs(row: Row, crews: dict[int, Crew]) -> dict[tuple[str, int], float
 def main() -> int:
     kind = "free-threaded" if FREE_THREADED else "with the GIL: two threads can't do more than one, no bars"
     print(f"Python {sys.version.split()[0]}, {kind}")
-    print(f"{'million calls per second':34} {'1 thread':>9} {f'{THREADS} threads':>9} {'ratio':>6}  {'functools':>9} {'ratio':>6}")
+    print(f"{'million calls per second':34} {'1 thread':>9} {f'{THREADS} threads':>9}  ratio  functools  ratio")
     crews = {size: Crew(size) for size in (1, THREADS)}
     short = 0
     for row in ROWS:

@@ -6,6 +6,8 @@ import threading
 
 THREADS = 8
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+# CPython 3.13 without the GIL makes functions, types and modules immortal once a thread was started (cpython#117783).
+IMMORTALS = FREE_THREADED and sys.version_info < (3, 14)
 
 
 class Key:

@@ -1,6 +1,6 @@
 """Eight threads that do everything to one cache at once, started at a barrier: nothing lost, wrong, too much or left broken.
 
-They run with the GIL too, where less can go wrong, for less long. Without it, a run under ThreadSanitizer sees what luck hides.
+They run with the GIL too, where less can go wrong, for less long. Without it, ThreadSanitizer sees what luck hides.
 """
 
 import gc
@@ -138,7 +138,7 @@ def operations(cache, keys):
 @pytest.mark.parametrize("make_key", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize("make", MAPS.values(), ids=MAPS)
 def test_map_bears_everything_at_once(make, make_key):
-    """All operations from all threads: sizes within the limit, each value at its key, the structure whole, nothing leaked."""
+    """All operations from all threads: sizes within the limit, each value at its key, all whole, nothing leaked."""
     before = Value.alive
     cache = make()
     keys = [make_key(n) for n in range(KEYS)]
@@ -303,9 +303,10 @@ def test_function_forgets_in_each_threads_order():
 
     hammer(work)
     assert f.cache_info() == (THREADS * ROUNDS, KEYS * THREADS, KEYS * THREADS, KEYS * THREADS)
-    forgotten = []
+    forgotten, left = [], []
     for new in range(KEYS * THREADS):
-        left = [n for n in range(KEYS * THREADS) if f.cache_contains(n)] if new % 16 == 0 else left
+        if new % 16 == 0:
+            left = [n for n in range(KEYS * THREADS) if f.cache_contains(n)]
         f(-1 - new)
         if new % 16 == 15:
             forgotten.append({n for n in left if not f.cache_contains(n)})
