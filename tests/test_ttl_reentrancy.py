@@ -160,6 +160,7 @@ def test_timer_may_use_the_cache(clock):
     cache._check()
 
 
+@pytest.mark.skipif(FREE_THREADED, reason="a thread counts its allocations by hundreds there: no collection at each")
 @pytest.mark.parametrize("operation", ["len", "iterate", "items", "copy", "repr", "currsize", "expire", "store"])
 def test_collector_may_change_the_cache_at_any_allocation(clock, operation):
     """With a collection at every allocation, each running finalizers that change the cache, nothing breaks."""
@@ -195,13 +196,12 @@ def test_collector_may_change_the_cache_at_any_allocation(clock, operation):
             if "changed during iteration" not in str(error):
                 raise
 
-    # Without the GIL it would wait until the new objects are a share of the old ones, but for a 0.
-    gc.set_threshold(1, *([0] if FREE_THREADED else []))
+    gc.set_threshold(1)
     for step in range(300):
         clock.now += step % 3
         make_garbage()
         perform()
-    gc.set_threshold(700, 10)
+    gc.set_threshold(700)
     assert n >= 290
     cache._check()
 
