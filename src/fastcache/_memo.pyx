@@ -22,7 +22,7 @@ Re-entrancy. The user's function runs unlocked and may call this object. Afterwa
 cimport cython
 from cpython.object cimport Py_EQ, PyObject
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from ._clock cimport PRECISE_BELOW_MS, coarse_now, precise_now
 from ._cpython cimport (

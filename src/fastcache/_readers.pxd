@@ -9,7 +9,8 @@ lines of its own; a thread reads under the lock of its stripe only (threads are 
 so the first STRIPES of them share none), and notes there what it used, in a list of its own over the same slot numbers.
 A writer, which has the table's critical section, takes the locks of all stripes before its first change
 (`exclude_readers` in _table.pxd), adds their counters to the table's and moves what they used to the front of its list,
-each stripe in its own order: so one thread, and threads that follow one another with a change in between, see exact LRU order.
+each stripe in its own order: so one thread, and threads that follow one another with a change in between, see exact
+LRU order.
 
 Cost. A hit is one atomic exchange; a change one for each stripe that was ever used, and the moves that hits put off, each
 at most once. A stripe takes 128 bytes, and 8 for each slot where the order of use counts, from the first hit on.

@@ -12,7 +12,7 @@ from ._cpython cimport DECREF, INCREF, RichCompare, Section, hint_large, plain_e
 from ._expiry cimport expiry_remove
 from ._links cimport Slot, move_to_front, unlink
 from ._readers cimport (
-    STRIPES, Stripe, Use, load_stripe, own_place, place_of, store_stripe, try_lock, unlock, wait_for_lock,
+    STRIPES, Stripe, Use, load_stripe, own_place, place_of, store_stripe, unlock, wait_for_lock,
 )
 
 cdef enum:
