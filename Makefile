@@ -19,10 +19,10 @@ export PATH := $(abspath $(BIN)):$(PATH)
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench chaos lint types build wheels coverage clean pytest
+.PHONY: help demo test bench chaos lint types build wheels coverage clean pytest freethreaded
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) ROWS=\"words\" (bench: only these rows) ARGS=\"...\" (test: for pytest)"
 
 demo: $(VENV)/.built ## the main job on real input, in under a minute after the build
@@ -56,6 +56,9 @@ lint: $(VENV)/.built ## ruff, cython-lint, and zizmor for the workflows (actionl
 types: $(VENV)/.built ## mypy --strict and pyright
 	$(PY) -m mypy
 	$(PY) -m pyright --pythonpath $(PY)
+
+freethreaded: ## the in-memory tests without the GIL (FREETHREADED=python3.14t)
+	@tools/freethreaded $(FREETHREADED)
 
 build: $(VENV)/.built ## an sdist, and a wheel built from it, in dist/
 	rm -rf dist

@@ -6,6 +6,7 @@ import weakref
 from pathlib import Path
 
 import pytest
+from hammering import IMMORTALS
 
 from fastcache import LRUCache, lru_cache
 
@@ -149,6 +150,8 @@ CYCLES = {name: make for name, make in globals().items() if name.startswith("cyc
 @pytest.mark.parametrize("make", CYCLES.values(), ids=CYCLES)
 def test_cycle_is_collected(make):
     """A cycle through any reference that a cache holds is found and freed, and before that it lives."""
+    if IMMORTALS and make is cycle_through_bound_method:
+        pytest.skip("free-threaded 3.13 makes types immortal once a thread was started")
     cache, node = make()
     references = weakref.ref(cache), weakref.ref(node)
     gc.collect()

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypedDict
 
-import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -22,6 +21,7 @@ from fastcache.compression import Compression
 from fastcache.errors import ConfigurationError, SerializationError
 from fastcache.serializers import Json, MsgPack, Raw, Serializer, SignedPickle, resolve
 
+msgspec = pytest.importorskip("msgspec")  # no wheel for free-threaded 3.13
 SECRET = b"0123456789abcdef"
 KEY = "fastcache:user:1"
 
@@ -34,7 +34,7 @@ class Point:
 
 class Struct(msgspec.Struct):
     name: str
-    points: list[Point] = []
+    points: list[Point] = []  # noqa: RUF012 (msgspec copies it)
 
 
 class Typed(TypedDict):

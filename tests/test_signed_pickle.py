@@ -8,12 +8,12 @@ from collections import namedtuple
 from dataclasses import dataclass
 from typing import Annotated, Literal, NewType, TypedDict
 
-import msgspec
 import pytest
 
 from fastcache.errors import ConfigurationError, SerializationError
 from fastcache.serializers import SignedPickle
 
+msgspec = pytest.importorskip("msgspec")  # no wheel for free-threaded 3.13
 SECRET = b"0123456789abcdef"
 KEY = "fastcache:user:1"
 
@@ -26,7 +26,7 @@ class Point:
 
 class Struct(msgspec.Struct):
     name: str
-    points: list[Point] = []
+    points: list[Point] = []  # noqa: RUF012 (msgspec copies it)
 
 
 class Typed(TypedDict):

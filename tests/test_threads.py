@@ -1,14 +1,15 @@
 """Many threads on one cache, switching as wildly as they can: never above its size, whole after, exact counters."""
 
-import sys
 import threading
 
 import pytest
+from hammering import THREADS, hammer
 
 from fastcache import LRUCache, lru_cache
 
-THREADS = 8
 ROUNDS = 4000
+
+pytestmark = pytest.mark.thread_unsafe(reason="starts threads of its own")
 
 
 class Key:
@@ -22,28 +23,6 @@ class Key:
 
     def __eq__(self, other):
         return isinstance(other, Key) and self.n == other.n
-
-
-def hammer(work):
-    """Run work(thread number) in all threads at once; raise the first error."""
-    sys.setswitchinterval(1e-6)
-    start, errors = threading.Barrier(THREADS), []
-
-    def run(number):
-        start.wait()
-        try:
-            work(number)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(n,)) for n in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-        assert not thread.is_alive(), "it hangs"
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("make", [int, str, Key], ids=["int", "str", "python"])

@@ -176,6 +176,13 @@ cdef extern from *:
     #define fc_share(o) ((void)(o))
     #endif
 
+    /* What a weak reference refers to, borrowed, for comparing only; None when that is gone. */
+    #ifdef Py_GIL_DISABLED
+    #define fc_referent(r) ((PyObject *)_Py_atomic_load_ptr_relaxed(&((PyWeakReference *)(r))->wr_object))
+    #else
+    #define fc_referent(r) (((PyWeakReference *)(r))->wr_object)
+    #endif
+
     /* Let instances of a type be called by vectorcall, through the function pointer `offset` bytes into them. tp_call, which
        C code may use, goes the same way. `binds`: as methods they are called with the instance put first, without the object
        that `__get__` returns; to be called must then be the same thing as to be bound and called. */
@@ -204,6 +211,7 @@ cdef extern from *:
     Py_hash_t key_hash "fc_hash"(PyObject* o) except -1
     bint str_equal "fc_str_equal"(PyObject* a, PyObject* b) noexcept
     int plain_equal "fc_plain_equal"(PyObject* a, PyObject* b) noexcept
+    PyObject* referent "fc_referent"(PyObject* reference) noexcept
     void share_between_threads "fc_share"(object o) noexcept
     void enable_vectorcall "fc_enable_vectorcall"(object type, Py_ssize_t offset, bint binds) noexcept
     bint likely "fc_likely"(bint x) noexcept nogil

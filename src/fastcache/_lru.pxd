@@ -21,7 +21,7 @@ cdef class LRUCache(Table):
     cdef object _on_evict       # a function (key, value, cause), or None
     cdef object _total          # the sum of all weights; only when `weighted`
     cdef unsigned int overrides  # which methods a Python subclass replaced (enum Overrides)
-    cdef bint evicting          # a subclass's popitem() is running to make room
+    cdef int evicting           # how many threads have a subclass's popitem() make room
 
     # The seams: what has a sense of time replaces these. In an LRU map every entry is alive.
     cdef type compiled_type(self)                           # the class that Python subclasses are compared with

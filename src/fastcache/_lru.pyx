@@ -12,7 +12,7 @@ cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY, NAN
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ._cpython cimport DECREF, INCREF, Section, key_hash, section_begin, section_end
 from ._links cimport Slot, move_to_front
@@ -126,10 +126,18 @@ cdef class LRUCache(Table):
         return True
 
     cdef Py_ssize_t count(self) except -1:
-        return self.used
+        cdef Section section
+        section_begin(&section, self)
+        n = self.used
+        section_end(&section)
+        return n
 
     cdef object weight(self):
-        return self._total
+        cdef Section section
+        section_begin(&section, self)
+        total = self._total
+        section_end(&section)
+        return total
 
     cdef int sweep(self, list gone) except -1:
         return 0
@@ -207,19 +215,31 @@ cdef class LRUCache(Table):
 
     cdef int call_popitem(self) except -1:
         """Make room by the subclass's own popitem()."""
-        cdef uint64_t changes = self.changes
-        self.evicting = True
+        cdef uint64_t changes
+        cdef bint idle
+        cdef Section section
+        section_begin(&section, self)
+        changes = self.changes
+        self.evicting += 1
+        section_end(&section)
         try:
             self.popitem()
         finally:
-            self.evicting = False
-        if self.changes == changes:
+            section_begin(&section, self)
+            self.evicting -= 1
+            idle = self.changes == changes
+            section_end(&section)
+        if idle:
             raise RuntimeError(f"{type(self).__name__}.popitem() removed nothing, and the cache is full")
         return 0
 
     cdef object size_of(self, object value):
         cdef object size = self.getsizeof(value) if self.overrides & GETSIZEOF else self._getsizeof(value)
-        cdef object bound = self._bound         # held: the comparison may run code that resizes
+        cdef object bound
+        cdef Section section
+        section_begin(&section, self)
+        bound = self._bound                     # held: the comparison may run code that resizes
+        section_end(&section)
         if size > bound or size == INFINITY:
             raise ValueError("value too large")
         if not size >= 0:
@@ -232,8 +252,6 @@ cdef class LRUCache(Table):
         cdef Py_hash_t hash = key_hash(k)
         cdef object weight = self.size_of(value) if self.weighted else None
         cdef list gone = self.listener()
-        if not self.weighted and self.limit == 0:
-            raise ValueError("value too large")
         if self.expiring:
             self.prepare()
         if gone is None:
@@ -287,7 +305,7 @@ cdef class LRUCache(Table):
             self.reserve()
             old.key = NULL
         elif self.limit == 0:
-            raise ValueError("value too large")     # resized since store() looked: by a timer, an __eq__, another thread
+            raise ValueError("value too large")
         elif self.overrides & (POPITEM | DELITEM):
             return False
         else:
@@ -326,7 +344,7 @@ cdef class LRUCache(Table):
             if fits:
                 break
             if self.used == 0:
-                raise ValueError("value too large")     # as above
+                raise ValueError("value too large")     # resized since size_of() looked, by an __eq__ or another thread
             if self.overrides & (POPITEM | DELITEM):
                 return False
             if s:
@@ -406,7 +424,12 @@ cdef class LRUCache(Table):
         return value
 
     cdef uint64_t edits(self) noexcept:
-        return self.changes - <uint64_t>self.expirations
+        cdef Section section
+        cdef uint64_t edits
+        section_begin(&section, self)
+        edits = self.changes - <uint64_t>self.expirations
+        section_end(&section)
+        return edits
 
     cdef list flat(self, bint whole):
         """key, value, key, value, ... of the live entries, least recently used first; `whole`: weight and life, too.
@@ -488,7 +511,7 @@ cdef class LRUCache(Table):
             return f"{type(self).__name__}(...)"
         try:
             entries = ", ".join([f"{key!r}: {value!r}" for key, value in self.entries()])
-            return f"{type(self).__name__}({{{entries}}}, maxsize={self._maxsize!r}, currsize={self.currsize!r})"
+            return f"{type(self).__name__}({{{entries}}}, maxsize={self.maxsize!r}, currsize={self.currsize!r})"
         finally:
             Py_ReprLeave(self)
 
@@ -669,7 +692,11 @@ cdef class LRUCache(Table):
     @property
     def maxsize(self):
         """The most that the cache holds: entries, or units of `getsizeof`; None: unbounded."""
-        return self._maxsize
+        cdef Section section
+        section_begin(&section, self)
+        maxsize = self._maxsize
+        section_end(&section)
+        return maxsize
 
     @property
     def currsize(self):
@@ -684,7 +711,12 @@ cdef class LRUCache(Table):
 
     def _counters(self):
         """(hits, misses, evictions, expirations) since the cache was made; for `stats()` of the caches built on this."""
-        return self.hits, self.misses, self.evictions, self.expirations
+        cdef Section section
+        cdef int64_t hits, misses, evictions, expirations
+        section_begin(&section, self)
+        hits, misses, evictions, expirations = self.hits, self.misses, self.evictions, self.expirations
+        section_end(&section)
+        return hits, misses, evictions, expirations
 
     @property
     def on_evict(self):
@@ -696,7 +728,7 @@ cdef class LRUCache(Table):
     def __getstate__(self):
         each = iter(self.flat(True))
         return {
-            "maxsize": self._maxsize,
+            "maxsize": self.maxsize,
             "getsizeof": self._getsizeof,
             "on_evict": self._on_evict,
             "rows": list(zip(each, each, each, each)),      # key, value, weight, seconds left
@@ -776,7 +808,8 @@ cdef class LRUIterator:
     The first entry is read off the list, so `next(iter(cache))` is O(1). The order of the others is noted when the second
     is asked for, 4 bytes each: reading entries meanwhile moves them in the list, and may.
     """
-    cdef LRUCache cache         # None when exhausted
+    cdef LRUCache cache         # what follows is guarded by its section: several threads may share an iterator
+    cdef bint exhausted
     cdef Kind kind
     cdef uint64_t edits
     cdef uint32_t* order        # slot numbers; NULL before the second entry
@@ -792,16 +825,16 @@ cdef class LRUIterator:
         cdef LRUCache cache = self.cache
         cdef Section section
         cdef uint32_t s
-        if cache is None:
-            raise StopIteration
         cache.tick()
         section_begin(&section, cache)
         try:
-            if cache.edits() != self.edits:
+            if self.exhausted:
+                raise StopIteration
+            if cache.changes - <uint64_t>cache.expirations != self.edits:
                 raise RuntimeError(f"{type(cache).__name__} changed during iteration")
             s = self.advance()
             if s == 0:
-                self.cache = None
+                self.exhausted = True
                 raise StopIteration
             if self.kind == KEYS:
                 return <object>cache.slots[s].key

@@ -2,7 +2,7 @@
 """`Memo` as other compiled modules see it: what a remembered function is made of."""
 cimport cython
 from cpython.object cimport PyObject
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ._table cimport Table
 
@@ -18,6 +18,13 @@ cdef struct Call:
     PyObject* kwnames       # a tuple of the keywords' names; NULL without any
     PyObject* single        # the key, where it is one object: an exact int or str, or what `key=` returned; else NULL
     Py_hash_t hash
+
+
+# What cache_info() tells of a memo.
+cdef struct Counts:
+    int64_t hits
+    int64_t misses
+    int64_t size            # entries that have not expired
 
 
 @cython.final
@@ -49,4 +56,5 @@ cdef class Memo(Table):
     cdef double now(self) noexcept
     cdef bint alive(self, Py_ssize_t s) noexcept
     cdef uint32_t expired(self) noexcept
+    cdef Counts counts(self) noexcept
     cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes, list kept) except -1

@@ -22,7 +22,7 @@ Re-entrancy. The user's function runs unlocked and may call this object. Afterwa
 cimport cython
 from cpython.object cimport Py_EQ, PyObject
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from ._clock cimport PRECISE_BELOW_MS, coarse_now, precise_now
 from ._cpython cimport (
@@ -31,7 +31,11 @@ from ._cpython cimport (
 )
 from ._expiry cimport expiry_append
 from ._links cimport move_to_front
-from ._table cimport MAX_ENTRIES, Contents, Entry, Table, home, lookup, place, release, release_all
+from ._readers cimport Stripe
+from ._table cimport (
+    MAX_ENTRIES, Contents, Entry, Table, admit_readers, count_hit, count_miss, exclude_readers, home, lookup, place,
+    read_begin, read_end, read_wait, release, release_all,
+)
 
 from collections import namedtuple
 
@@ -157,15 +161,18 @@ cdef class Memo(Table):
 
     def cache_info(self):
         """Hits and misses since the last `cache_clear`, the bound, and the number of entries (expired ones not counted)."""
+        cdef Counts counts = self.counts()
+        return CacheInfo(counts.hits, counts.misses, self.maxsize, counts.size)
+
+    cdef Counts counts(self) noexcept:
+        cdef Counts counts
         cdef Section section
-        cdef int64_t hits, misses
-        cdef uint32_t size
         section_begin(&section, self)
-        hits = self.hits
-        misses = self.misses
-        size = self.used - self.expired()
+        exclude_readers(self)           # brings the counters up to date
+        counts = Counts(self.hits, self.misses, self.used - self.expired())
+        admit_readers(self)
         section_end(&section)
-        return CacheInfo(hits, misses, self.maxsize, size)
+        return counts
 
     def cache_parameters(self):
         """The options it was made with, as a new dict."""
@@ -181,9 +188,11 @@ cdef class Memo(Table):
         if self.runs is not None:
             self.runs.forget_all()
         section_begin(&section, self)
+        exclude_readers(self)
         contents = self.detach_all()
         self.hits = self.misses = 0
         self.clears += 1
+        admit_readers(self)
         section_end(&section)
         release_all(contents)
 
@@ -216,7 +225,9 @@ cdef class Memo(Table):
             s = lookup(self, <PyObject*>key.key, key.hash)
             if s:
                 alive = self.alive(s)
+                exclude_readers(self)
                 entry = self.take(s)
+                admit_readers(self)
         finally:
             section_end(&section)
         if s:
@@ -299,15 +310,18 @@ cdef class Memo(Table):
         cdef int i, n = 0
         cdef Py_ssize_t s
         cdef double now = 0
+        cdef bint excluding = False
         cdef Section section
         section_begin(&section, self)
         try:
             s = lookup(self, <PyObject*>key, hash) if self.changes != changes else 0
             if self.expiring:
                 now = self.now()        # after the lookup, whose __eq__ may have stored something that expires later
+            if s and (not self.expiring or now < self.expiry[s].deadline):
+                return 0
+            exclude_readers(self)
+            excluding = True
             if s:
-                if not self.expiring or now < self.expiry[s].deadline:
-                    return 0
                 self.expirations += 1
                 gone[n] = self.take(s)
                 n += 1
@@ -328,6 +342,8 @@ cdef class Memo(Table):
             if self.expiring:
                 expiry_append(self.expiry, s, now + self.ttl)
         finally:
+            if excluding:
+                admit_readers(self)
             section_end(&section)
             try:
                 if kept is not None:
@@ -415,9 +431,12 @@ cdef inline void fill(PyObject* tuple_, Py_ssize_t i, PyObject* item) noexcept:
 
 cdef CallKey make_key(Memo self, Call* call):
     cdef CallKey key = CallKey.__new__(CallKey)
+    cdef Section section
     key.key = stored_key(self, call)
     key.hash = call.hash
+    section_begin(&section, self)
     key.clears = self.clears
+    section_end(&section)
     return key
 
 
@@ -536,12 +555,10 @@ cdef inline uint32_t find_quickly(Memo self, PyObject* key) noexcept:
     return 0
 
 
-cdef inline PyObject* hit(Memo self, Py_ssize_t s, bint ordered) noexcept:
+cdef inline PyObject* hit(Memo self, Stripe* stripe, Py_ssize_t s, bint ordered) noexcept:
     """The value of a live entry, as a new reference."""
     cdef PyObject* value = self.slots[s].value
-    if ordered:
-        move_to_front(self.slots, s)
-    self.hits += 1
+    count_hit(self, stripe, s, ordered)
     INCREF(value)
     return value
 
@@ -549,16 +566,17 @@ cdef inline PyObject* hit(Memo self, Py_ssize_t s, bint ordered) noexcept:
 cdef inline PyObject* call_quick(
         Memo self, PyObject** args, size_t nargsf, PyObject* kwnames, bint ordered, bint expiring) noexcept:
     cdef uint32_t s
-    cdef Section section
+    cdef Stripe* stripe
     cdef PyObject* value
     if likely(kwnames == NULL and (nargsf & ~<size_t>PY_VECTORCALL_ARGUMENTS_OFFSET) == 1):
-        section_begin(&section, self)
-        s = find_quickly(self, args[0])
-        if likely(s != 0 and (not expiring or self.now() < self.expiry[s].deadline)):
-            value = hit(self, s, ordered)
-            section_end(&section)
-            return value
-        section_end(&section)
+        stripe = read_begin(self)
+        if likely(stripe != NULL):
+            s = find_quickly(self, args[0])
+            if likely(s != 0 and (not expiring or self.now() < self.expiry[s].deadline)):
+                value = hit(self, stripe, s, ordered)
+                read_end(stripe)
+                return value
+            read_end(stripe)
         if is_str(args[0]):
             return self.equal_str(self, args, nargsf, kwnames)
         return self.single(self, args, nargsf, kwnames)
@@ -586,11 +604,12 @@ cdef PyObject* call_equal_str(Memo self, PyObject** args, size_t nargsf, PyObjec
     cdef Py_hash_t hash = str_hash(key)
     cdef size_t i
     cdef uint32_t s
-    cdef Section section
+    cdef Stripe* stripe = NULL
     cdef PyObject* value
     if hash != -1:                              # -1: no memory; the error is found again where errors are raised
+        stripe = read_begin(self)
+    if stripe != NULL:
         hash = sorted_hash(<uint64_t>hash, SINGLE)
-        section_begin(&section, self)
         i = home(self, hash)
         while True:
             s = self.index[i]
@@ -598,12 +617,12 @@ cdef PyObject* call_equal_str(Memo self, PyObject** args, size_t nargsf, PyObjec
                 break
             if self.slots[s].hash == hash and is_str(self.slots[s].key) and str_equal(self.slots[s].key, key):
                 if self.alive(s):
-                    value = hit(self, s, self.ordered)
-                    section_end(&section)
+                    value = hit(self, stripe, s, self.ordered)
+                    read_end(stripe)
                     return value
                 break
             i = (i + 1) & self.mask
-        section_end(&section)
+        read_end(stripe)
     return self.single(self, args, nargsf, kwnames)
 
 
@@ -611,23 +630,23 @@ cdef PyObject* call_several(Memo self, PyObject** args, size_t nargsf, PyObject*
     """A call that the three above did not serve: any arguments, or a miss."""
     cdef Call call
     cdef Py_ssize_t s
-    cdef Section section
+    cdef Stripe* stripe
     cdef PyObject* value
     cdef uint64_t changes
     read_call(&call, args, nargsf, kwnames)
     hash_call(self, &call)
-    section_begin(&section, self)
+    stripe = read_wait(self)
     s = find_plain(self, &call)
     if s > 0 and self.alive(s):
-        value = hit(self, s, self.ordered)
-        section_end(&section)
+        value = hit(self, stripe, s, self.ordered)
+        read_end(stripe)
         return value
     if s == 0 and self.runs is None:
-        self.misses += 1
+        count_miss(self, stripe)
         changes = self.changes
-        section_end(&section)
+        read_end(stripe)
         return call_missed(self, &call, changes, args, nargsf, kwnames)
-    section_end(&section)
+    read_end(stripe)
     return call_hashed(self, &call, args, nargsf, kwnames)
 
 
@@ -643,13 +662,13 @@ cdef PyObject* call_positional(Memo self, PyObject** args, size_t nargsf, PyObje
     cdef PyObject* stored
     cdef PyObject* value
     cdef uint64_t changes
-    cdef Section section
+    cdef Stripe* stripe
     if kwnames != NULL:
         return call_several(self, args, nargsf, kwnames)
     for k in range(n):
         acc = mix(acc, <uint64_t>key_hash(args[k]))
     call.hash = sorted_hash(acc, POSITIONAL)
-    section_begin(&section, self)
+    stripe = read_wait(self)
     i = home(self, call.hash)
     while True:
         s = self.index[i]
@@ -667,19 +686,19 @@ cdef PyObject* call_positional(Memo self, PyObject** args, size_t nargsf, PyObje
                 break
         i = (i + 1) & self.mask
     if likely(equal == 1 and self.alive(s)):
-        value = hit(self, s, self.ordered)
-        section_end(&section)
+        value = hit(self, stripe, s, self.ordered)
+        read_end(stripe)
         return value
     call.args = args
     call.n = n
     call.kwnames = NULL
     call.single = NULL
     if s == 0 and self.runs is None:
-        self.misses += 1
+        count_miss(self, stripe)
         changes = self.changes
-        section_end(&section)
+        read_end(stripe)
         return call_missed(self, &call, changes, args, nargsf, kwnames)
-    section_end(&section)
+    read_end(stripe)
     return call_hashed(self, &call, args, nargsf, kwnames)
 
 
@@ -687,9 +706,12 @@ cdef PyObject* call_any(Memo self, PyObject** args, size_t nargsf, PyObject* kwn
     """A call of any memo."""
     cdef Call call
     cdef object single
+    cdef Stripe* stripe
     read_call(&call, args, nargsf, kwnames)
     if self.limit == 0 and self.runs is None:
-        self.misses += 1                        # nothing is kept, so no key is made and any argument will do
+        stripe = read_wait(self)
+        count_miss(self, stripe)                # nothing is kept, so no key is made and any argument will do
+        read_end(stripe)
         value = run(self, args, nargsf, kwnames)
         INCREF(<PyObject*>value)
         return <PyObject*>value
@@ -714,14 +736,20 @@ cdef PyObject* call_hashed(Memo self, Call* call, PyObject** args, size_t nargsf
     section_begin(&section, self)
     try:
         s = find_call(self, call)
+        exclude_readers(self)
         if s and self.alive(s):
-            found = hit(self, s, self.ordered)
+            found = self.slots[s].value
+            INCREF(found)
+            if self.ordered:
+                move_to_front(self.slots, s)
+            self.hits += 1
         else:
             self.misses += 1
             if s:
                 self.expirations += 1
                 stale = self.take(s)
             changes = self.changes
+        admit_readers(self)
     finally:
         section_end(&section)
     if found != NULL:

@@ -13,13 +13,16 @@ life. So the reference is asked what it refers to.
 """
 cimport cython
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport uint32_t
 
 from ._cpython cimport (
-    INCREF, Section, enable_vectorcall, likely, raise_current, section_begin, section_end, share_between_threads,
+    INCREF, Section, enable_vectorcall, likely, raise_current, referent, section_begin, section_end, share_between_threads,
 )
-from ._memo cimport Memo
-from ._table cimport Contents, Entry, Table, home, place, release, release_all
+from ._memo cimport Counts, Memo
+from ._readers cimport Stripe
+from ._table cimport (
+    Contents, Entry, Table, admit_readers, exclude_readers, home, place, read_end, read_wait, release, release_all,
+)
 
 from weakref import ref
 
@@ -29,8 +32,6 @@ cdef extern from "Python.h":
     enum: PY_VECTORCALL_ARGUMENTS_OFFSET
     object PyVectorcall_Call(object, object, object)
     object PyMethod_New(object, object)
-    ctypedef struct PyWeakReference:
-        PyObject* wr_object             # what it refers to; None when that is gone
 
 
 class InstanceRef(ref):
@@ -88,18 +89,21 @@ cdef class MethodMemo(Table):
     def cache_info(self):
         """The sums over all instances, dead ones' hits and misses included; `maxsize` is that of each instance."""
         cdef Section section
-        cdef int64_t hits, misses, size = 0
-        cdef uint32_t s
+        cdef Counts one, total
+        cdef uint32_t s = 1
+        cdef Memo memo
         section_begin(&section, self)
-        hits = self.hits
-        misses = self.misses
-        for s in range(1, self.top + 1):
+        total = Counts(self.hits, self.misses, 0)
+        while s <= self.top:                    # `counts` may suspend the section: instances may come and go meanwhile
             if self.slots[s].key != NULL:
-                hits += (<Memo>self.slots[s].value).hits
-                misses += (<Memo>self.slots[s].value).misses
-                size += (<Memo>self.slots[s].value).used - (<Memo>self.slots[s].value).expired()
+                memo = <Memo>self.slots[s].value
+                one = memo.counts()
+                total.hits += one.hits
+                total.misses += one.misses
+                total.size += one.size
+            s += 1
         section_end(&section)
-        return CacheInfo(hits, misses, self.maxsize, size)
+        return CacheInfo(total.hits, total.misses, self.maxsize, total.size)
 
     def cache_parameters(self):
         """The options it was made with, as a new dict."""
@@ -110,8 +114,10 @@ cdef class MethodMemo(Table):
         cdef Contents contents
         cdef Section section
         section_begin(&section, self)
+        exclude_readers(self)
         contents = self.detach_all()
         self.hits = self.misses = 0
+        admit_readers(self)
         section_end(&section)
         release_all(contents)
 
@@ -134,14 +140,31 @@ cdef class MethodMemo(Table):
         section_begin(&section, self)
         s = self.find_address(address)
         if s and self.slots[s].key == <PyObject*>reference:
-            self.hits += (<Memo>self.slots[s].value).hits
-            self.misses += (<Memo>self.slots[s].value).misses
-            entry = self.take(s)
+            entry = self.take_out(s)
         else:
             s = 0
         section_end(&section)
         if s:
-            release(entry)
+            self.bury(entry)
+
+    cdef Entry take_out(self, uint32_t s) noexcept:
+        """Within the section: take out the memo of a dead instance, to be given to `bury`."""
+        cdef Entry entry
+        exclude_readers(self)
+        entry = self.take(s)
+        admit_readers(self)
+        return entry
+
+    cdef int bury(self, Entry entry) except -1:
+        """Outside of the section: keep the counters of a memo that was taken out."""
+        cdef Section section
+        cdef Counts counts = (<Memo>entry.value).counts()
+        section_begin(&section, self)
+        self.hits += counts.hits
+        self.misses += counts.misses
+        section_end(&section)
+        release(entry)
+        return 0
 
     cdef inline uint32_t find_address(self, size_t address) noexcept:
         cdef size_t i = home(self, <Py_hash_t>address)
@@ -154,7 +177,7 @@ cdef class MethodMemo(Table):
 
     cdef inline uint32_t find_instance(self, PyObject* instance) noexcept:
         cdef uint32_t s = self.find_address(<size_t>instance)
-        if s and (<PyWeakReference*>self.slots[s].key).wr_object != instance:
+        if s and referent(self.slots[s].key) != instance:
             return 0
         return s
 
@@ -175,6 +198,7 @@ cdef class MethodMemo(Table):
         cdef uint32_t s
         cdef Entry dead
         cdef Memo memo
+        cdef bint excluding = False
         dead.key = NULL
         try:
             reference = InstanceRef(<object>instance, self.forget)
@@ -189,34 +213,36 @@ cdef class MethodMemo(Table):
         try:
             s = self.find_address(<size_t>instance)
             if s:
-                if (<PyWeakReference*>self.slots[s].key).wr_object == instance:
+                if referent(self.slots[s].key) == instance:
                     return <Memo>self.slots[s].value    # another thread was quicker
-                self.hits += (<Memo>self.slots[s].value).hits
-                self.misses += (<Memo>self.slots[s].value).misses
-                dead = self.take(s)
+                dead = self.take_out(s)
+            exclude_readers(self)
+            excluding = True
             self.reserve()
             INCREF(<PyObject*>reference)
             INCREF(<PyObject*>memo)
             place(self, <PyObject*>reference, <Py_hash_t><size_t>instance, <PyObject*>memo)
             return memo
         finally:
+            if excluding:
+                admit_readers(self)
             section_end(&section)
             if dead.key != NULL:
-                release(dead)
+                self.bury(dead)
 
 
 cdef PyObject* call_method(MethodMemo self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
     """Hand a call on to the memo of its first argument, without copying the others."""
     cdef size_t n = nargsf & ~<size_t>PY_VECTORCALL_ARGUMENTS_OFFSET
     cdef uint32_t s
-    cdef Section section
+    cdef Stripe* stripe
     cdef Memo memo
     if n == 0:
         raise TypeError(f"{getattr(self, '__qualname__', 'the method')} must be called on an instance")
-    section_begin(&section, self)
+    stripe = read_wait(self)
     s = self.find_instance(args[0])
     memo = <Memo>self.slots[s].value if s else None
-    section_end(&section)
+    read_end(stripe)
     if memo is None:
         memo = self.new(args[0])
     # Without PY_VECTORCALL_ARGUMENTS_OFFSET: args[0] may lie in a tuple of the caller's, and is not ours to lend.

@@ -20,14 +20,16 @@ Re-entrancy. `__hash__`, `__eq__` and `__del__` of keys and values may use this 
   5. what was removed is released by the caller, once the structure is whole again.
 
 Threads. With the GIL these rules are enough. Without it every public operation runs in a critical section of the
-table; a compare that suspends the section is covered by rule 2.
+table; a compare that suspends the section is covered by rule 2. Hits may do without the section (_readers.pxd): between
+`read_begin` and `read_end` the table doesn't change, if whoever changes it keeps them out (`exclude_readers`).
 """
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 
 from ._cpython cimport DECREF, XDECREF, likely, plain_equal
-from ._links cimport Slot, link_front
+from ._links cimport Slot, link_front, move_to_front
+from ._readers cimport STRIPES, Readers, Stripe, load_stripe, note_use, own_place, place_of, try_lock, unlock
 
 cdef enum:
     MAX_ENTRIES = 0x7FFFFFF0    # slot numbers are 32 bits wide, and the index holds up to 2**32 of them
@@ -72,6 +74,7 @@ cdef class Table:
     cdef bint ordered           # keep the list; an unbounded memo has no use for it
     cdef bint weighted
     cdef bint expiring
+    cdef Readers readers        # who may be reading without the section
     # What others watch
     cdef uint64_t moves         # index positions changed: a probe in progress must start again
     cdef uint64_t changes       # entries were added or removed: an answer to "is this key here" is out of date
@@ -91,6 +94,10 @@ cdef class Table:
     cdef Entry take(self, uint32_t s) noexcept
     # Take everything out at once, in O(1).
     cdef Contents detach_all(self) noexcept
+    # Begin to read where `read_begin` can't: wait, or make the stripe of this thread.
+    cdef Stripe* read_slowly(self) except NULL
+    # Keep readers out, after those that are reading; bring the counters and the list up to date with them.
+    cdef int stop_readers(self) noexcept
 
 
 cdef void release_all(Contents contents) noexcept
@@ -148,3 +155,64 @@ cdef inline uint32_t place(Table t, PyObject* key, Py_hash_t hash, PyObject* val
     t.used += 1
     t.changes += 1
     return s
+
+
+# Reading without the section. The stripe that `read_begin` returns goes to `count_hit`, `count_miss` and `read_end`; NULL
+# means that it isn't to be had at once. On builds with the GIL it is never NULL, and nothing but a token.
+
+cdef inline Stripe* read_begin(Table t) noexcept:
+    cdef Stripe* stripe
+    if not STRIPES:
+        return <Stripe*><size_t>1
+    stripe = <Stripe*>load_stripe(own_place(&t.readers))
+    if stripe == NULL or not try_lock(&stripe.busy):
+        return NULL
+    if stripe.room < t.capacity:
+        unlock(&stripe.busy)
+        return NULL
+    return stripe
+
+
+cdef inline Stripe* read_wait(Table t) except NULL:
+    """The same, waiting if it must. No section may be held. MemoryError when a stripe can't be made."""
+    cdef Stripe* stripe = read_begin(t)
+    return stripe if stripe != NULL else t.read_slowly()
+
+
+cdef inline void read_end(Stripe* stripe) noexcept:
+    if STRIPES:
+        unlock(&stripe.busy)
+
+
+cdef inline void exclude_readers(Table t) noexcept:
+    """Within a section: let nobody read until `admit_readers`. In between, no Python code may run."""
+    if STRIPES:
+        t.stop_readers()
+
+
+cdef inline void admit_readers(Table t) noexcept:
+    cdef Stripe* stripe
+    cdef int i
+    for i in range(STRIPES):
+        stripe = <Stripe*>load_stripe(place_of(&t.readers, i))
+        if stripe != NULL:
+            unlock(&stripe.busy)
+
+
+cdef inline void count_hit(Table t, Stripe* stripe, uint32_t s, bint ordered) noexcept:
+    """A slot was used, by a reader."""
+    if STRIPES:
+        stripe.hits += 1
+        if ordered:
+            note_use(stripe.uses, s)
+    else:
+        if ordered:
+            move_to_front(t.slots, s)
+        t.hits += 1
+
+
+cdef inline void count_miss(Table t, Stripe* stripe) noexcept:
+    if STRIPES:
+        stripe.misses += 1
+    else:
+        t.misses += 1

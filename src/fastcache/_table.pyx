@@ -9,15 +9,19 @@ from cpython.object cimport PyObject, Py_EQ, visitproc
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memmove, memset
 
-from ._cpython cimport DECREF, INCREF, RichCompare, hint_large, plain_equal
+from ._cpython cimport DECREF, INCREF, RichCompare, Section, hint_large, plain_equal, section_begin, section_end
 from ._expiry cimport expiry_remove
-from ._links cimport Slot, unlink
+from ._links cimport Slot, move_to_front, unlink
+from ._readers cimport (
+    STRIPES, Stripe, Use, load_stripe, own_place, place_of, store_stripe, unlock, wait_for_lock,
+)
 
 cdef enum:
     FIRST_INDEX_BITS = 3    # 8 positions, as CPython's dict: many caches stay tiny
     FIRST_CAPACITY = 5      # what two thirds of 8 positions hold
     MALLOC_ALIGNMENT = 16   # what malloc promises on 64-bit platforms; a slot is twice that
     MAX_RESTARTS = 1000     # see find_foreign; no program that makes sense comes near
+    STRIPE_SIZE = 64        # a cache line: no two threads write into the same one
 
 cdef uint32_t[2] EMPTY_INDEX
 EMPTY_INDEX[0] = EMPTY_INDEX[1] = 0
@@ -30,7 +34,14 @@ cdef class Table:
         reset(self)
 
     def __dealloc__(self):
+        cdef Stripe* stripe
+        cdef int i
         release_all(self.detach_all())
+        for i in range(STRIPES):
+            stripe = <Stripe*>load_stripe(place_of(&self.readers, i))
+            if stripe != NULL:
+                PyMem_Free(stripe.uses)
+                PyMem_Free(stripe.block)
 
     cdef Py_ssize_t find_foreign(self, PyObject* key, Py_hash_t hash) except -1:
         cdef size_t i
@@ -133,18 +144,65 @@ cdef class Table:
         self.changes += 1
         return contents
 
+    cdef Stripe* read_slowly(self) except NULL:
+        cdef Stripe* stripe
+        while True:
+            stripe = <Stripe*>load_stripe(own_place(&self.readers))
+            if stripe != NULL:
+                wait_for_lock(&stripe.busy)
+                if stripe.room >= self.capacity:
+                    return stripe
+                unlock(&stripe.busy)
+            provide_stripe(self)
+
+    cdef int stop_readers(self) noexcept:
+        cdef Stripe* stripe
+        cdef Use* uses
+        cdef uint32_t s, newer
+        cdef int i
+        for i in range(STRIPES):
+            stripe = <Stripe*>load_stripe(place_of(&self.readers, i))
+            if stripe == NULL:
+                continue
+            wait_for_lock(&stripe.busy)
+            self.hits += stripe.hits
+            self.misses += stripe.misses
+            stripe.hits = stripe.misses = 0
+            uses = stripe.uses
+            if uses == NULL:
+                continue
+            s = uses[0].prev                    # the least recent first
+            uses[0].prev = uses[0].next = 0
+            while s:
+                newer = uses[s].prev
+                uses[s].prev = uses[s].next = 0
+                move_to_front(self.slots, s)
+                s = newer
+        return 0
+
     def __sizeof__(self):
         """Bytes of the object and of its arrays; keys and values are not counted."""
         cdef size_t slot = sizeof(Slot)
+        cdef size_t size = object.__sizeof__(self)
+        cdef Stripe* stripe
+        cdef Section section
+        cdef int i
         if self.weighted:
             slot += sizeof(PyObject*)
         if self.expiring:
             slot += sizeof(Expiry)
-        cdef size_t size = object.__sizeof__(self)
+        section_begin(&section, self)
         if self.slots != NULL:
             size += (<size_t>self.capacity + 1) * slot + MALLOC_ALIGNMENT
         if self.index != EMPTY_INDEX:
             size += (self.mask + 1) * sizeof(uint32_t)
+        for i in range(STRIPES):
+            stripe = <Stripe*>load_stripe(place_of(&self.readers, i))
+            if stripe != NULL:
+                size += 2 * STRIPE_SIZE
+                if stripe.uses != NULL:
+                    size += (<size_t>stripe.room + 1) * sizeof(Use)
+        section_end(&section)
         return size
 
     def _check(self):
@@ -191,6 +249,40 @@ cdef class Table:
                 assert n <= self.used, "the list runs in a circle"
                 s = self.slots[s].next
             assert n == self.used, (n, self.used)
+
+
+cdef int provide_stripe(Table t) except -1:
+    """Give the stripe of this thread to the table, and a place for each slot to the stripe."""
+    cdef void** place = own_place(&t.readers)
+    cdef Stripe* stripe
+    cdef void* block
+    cdef Use* uses
+    cdef Section section
+    cdef bint failed = False
+    section_begin(&section, t)
+    if load_stripe(place) == NULL:
+        block = PyMem_Calloc(2, STRIPE_SIZE)
+        if block != NULL:
+            stripe = <Stripe*>((<size_t>block + STRIPE_SIZE - 1) & ~<size_t>(STRIPE_SIZE - 1))
+            stripe.block = block
+            if not t.ordered:
+                stripe.room = MAX_ENTRIES
+            store_stripe(place, stripe)
+    stripe = <Stripe*>load_stripe(place)
+    if stripe != NULL and stripe.room < t.capacity:
+        uses = <Use*>PyMem_Calloc(<size_t>t.capacity + 1, sizeof(Use))
+        if uses != NULL:
+            exclude_readers(t)              # empties the old list
+            PyMem_Free(stripe.uses)
+            stripe.uses = uses
+            stripe.room = t.capacity
+            admit_readers(t)
+        failed = uses == NULL
+    failed = failed or stripe == NULL
+    section_end(&section)
+    if failed:
+        raise MemoryError()
+    return 0
 
 
 cdef int grow_slots(Table t) except -1:

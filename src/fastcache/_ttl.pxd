@@ -40,6 +40,7 @@ cdef class TTLCache(LRUCache):
     cdef uint32_t ticket        # the last one given
 
     cdef int set_clock(self, object ttl, object timer) except -1
+    cdef double clock(self) noexcept
     cdef int be_precise(self) noexcept
     cdef double span(self, object duration) except? -1
     cdef double reading(self, object time) except? -1

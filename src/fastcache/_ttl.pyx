@@ -136,27 +136,36 @@ cdef class TTLCache(LRUCache):
     cdef double reading(self, object time) except? -1:
         """A reading of the timer on the axis."""
         cdef object zero = self.origin      # held: the subtraction may run code
+        cdef Section section
         if zero is not None:
             return self.span(time - zero)
+        section_begin(&section, self)
         if self.base is None:
             self.base = 0.0 if isinstance(time, float) else time
         zero = self.base
+        section_end(&section)
         return time - zero
 
     cdef double seconds(self, double span) noexcept:
         return span if self.origin is None else span * 1e-6
 
     cdef int tick(self) except -1:
-        cdef double now
-        if self._timer is not None:
+        cdef double now = 0
+        cdef bint timed = self._timer is not None
+        cdef Section section
+        if timed:
             now = self.reading(self._timer())
-        elif self.precise:
-            now = precise_now() + self.offset
-        else:
-            now = coarse_now()
+        section_begin(&section, self)
+        if not timed:
+            now = self.clock()
         if now > self.now:
             self.now = now
+        section_end(&section)
         return 0
+
+    cdef inline double clock(self) noexcept:
+        """The time by the cache's own clock. Within the section."""
+        return precise_now() + self.offset if self.precise else coarse_now()
 
     cdef int prepare(self) except -1:
         self.tick()
@@ -166,14 +175,21 @@ cdef class TTLCache(LRUCache):
 
     cdef int be_precise(self) noexcept:
         """Go over to the precise clock, for good, without a jump."""
+        cdef Section section
+        section_begin(&section, self)
         if self._timer is None and not self.precise:
             self.offset = coarse_now() - precise_now()
             self.precise = True
+        section_end(&section)
         return 0
 
     def _time(self):
         """The time on the cache's own clock, in seconds."""
-        return precise_now() + self.offset if self.precise else coarse_now()
+        cdef Section section
+        section_begin(&section, self)
+        now = self.clock()
+        section_end(&section)
+        return now
 
     # The seams of LRUCache
 
@@ -441,12 +457,15 @@ cdef class TTLCache(LRUCache):
         Returns them as a list of (key, value), in the order of expiry. O(expired).
         """
         cdef list gone = []
-        cdef double until
+        cdef double until = 0
         cdef Section section
         self.tick()
-        until = self.now if time is None else self.reading(time)
+        if time is not None:
+            until = self.reading(time)
         section_begin(&section, self)
         try:
+            if time is None:
+                until = self.now
             if self.used and self.next_deadline() <= until:
                 self.sweep_until(until, gone)
         finally:

@@ -1,0 +1,64 @@
+"""Running one piece of work in many threads at once, for the tests that do so."""
+
+import sys
+import sysconfig
+import threading
+
+THREADS = 8
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+# CPython 3.13 without the GIL makes functions, types and modules immortal once a thread was started (cpython#117783).
+IMMORTALS = FREE_THREADED and sys.version_info < (3, 14)
+
+
+class Key:
+    """Compared in Python: a critical section may be suspended there."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __hash__(self):
+        return self.n % 7
+
+    def __eq__(self, other):
+        return isinstance(other, Key) and self.n == other.n
+
+
+class Value:
+    """What belongs to a key; counts how many of them are alive."""
+
+    alive = 0
+    lock = threading.Lock()
+
+    def __init__(self, n):
+        self.n = n
+        with Value.lock:
+            Value.alive += 1
+
+    def __del__(self):
+        with Value.lock:
+            Value.alive -= 1
+
+    def __reduce__(self):
+        return Value, (self.n,)
+
+
+def hammer(work, threads=THREADS):
+    """Run work(thread number) in all threads at once; raise the first error."""
+    sys.setswitchinterval(1e-6)
+    start, errors = threading.Barrier(threads), []
+
+    def run(number):
+        start.wait()
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    crew = [threading.Thread(target=run, args=(n,)) for n in range(threads)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join(120)
+        assert not thread.is_alive(), "it hangs"
+    if errors:
+        raise errors[0]
