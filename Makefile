@@ -57,8 +57,8 @@ types: $(VENV)/.built ## mypy --strict and pyright
 	$(PY) -m mypy
 	$(PY) -m pyright --pythonpath $(PY)
 
-freethreaded: ## the in-memory tests without the GIL (FREETHREADED=python3.14t)
-	@tools/freethreaded $(FREETHREADED)
+freethreaded: ## the in-memory tests without the GIL (FREETHREADED=python3.14t; SHORT=1: once only)
+	@tools/freethreaded "$(FREETHREADED)" $(if $(SHORT),short)
 
 build: $(VENV)/.built ## an sdist, and a wheel built from it, in dist/
 	rm -rf dist

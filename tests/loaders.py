@@ -68,6 +68,12 @@ def wait_until(condition):
     raise AssertionError("it didn't come to that")
 
 
+def waiting(cache):
+    """How many callers wait for loads that others lead."""
+    flights = {flight for table in cache._loading.flights._all() for flight in table.values()}
+    return sum(flight.followers if hasattr(flight, "followers") else flight.claims - 1 for flight in flights)
+
+
 def quiet(cache):
     """No record stays behind."""
     assert cache.drain(SECONDS)

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from loaders import SECONDS, Loader, quiet, start, wait_until
+from loaders import SECONDS, Loader, quiet, start, wait_until, waiting
 
 from fastcache import MISSING, Policy
 
@@ -58,6 +58,7 @@ def test_single_joins_a_batch(make):
     assert entered.wait(SECONDS)
     singles = [start(cache.get_or_load, key, Loader("own"), "none") for key in ("a", "b")]
     wait_until(lambda: cache.stats().misses == 4)
+    wait_until(lambda: waiting(cache) == 2)
     gate.set()
     assert many() == {"a": 1}
     assert [single() for single in singles] == [1, "none"]
