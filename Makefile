@@ -72,7 +72,7 @@ coverage: ## lines of Python and Cython that the whole suite runs; at least 97 %
 	tools/coverage $(ARGS)
 
 clean: ## remove all that was built, the environment too
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*
+	rm -rf $(VENV) .venv-freethreaded build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*
 	rm -f fastcache/*.so fastcache/*.pyd
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
