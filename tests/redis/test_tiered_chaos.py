@@ -23,8 +23,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import servers
+from proxy import Proxy
 
-from fastcache import MemoryCache, RedisCache, TieredCache
+from fastcache import AsyncMemoryCache, AsyncRedisCache, AsyncTieredCache, MemoryCache, RedisCache, TieredCache  # noqa: F401  (the children use them)
 
 pytestmark = pytest.mark.slow
 
@@ -135,6 +136,20 @@ def race(server, seconds, naive=False, disturb=lambda: None, readers=3):
             return reads, writes, stale
 
 
+def killer(client):
+    """What kills a random connection, at most every 50 ms."""
+    last = [0.0]
+
+    def disturb():
+        if time.monotonic() - last[0] > 0.05:
+            last[0] = time.monotonic()
+            others = [each["id"] for each in client.client_list() if each["cmd"] != "client|list"]
+            if others:
+                client.client_kill_filter(_id=random.choice(others))
+
+    return disturb
+
+
 def test_no_reader_serves_an_old_value_after_a_race(own_server):
     """Slow loaders in three processes against a writer; after it all is quiet, and right, in both tiers."""
     reads, writes, stale = race(own_server, 4)
@@ -150,16 +165,7 @@ def test_race_would_show_old_values(own_server):
 def test_killed_connections_leave_nothing_old(own_server):
     """CLIENT KILL of a random connection every 50 ms."""
     with own_server.client() as client:
-        last = [0.0]
-
-        def disturb():
-            if time.monotonic() - last[0] > 0.05:
-                last[0] = time.monotonic()
-                others = [each["id"] for each in client.client_list() if each["cmd"] != "client|list"]
-                if others:
-                    client.client_kill_filter(_id=random.choice(others))
-
-        reads, writes, stale = race(own_server, 4, disturb=disturb)
+        reads, writes, stale = race(own_server, 4, disturb=killer(client))
     assert reads > writes > 20
     assert stale == 0
 
@@ -169,7 +175,8 @@ import sys, threading, time
 sys.path.insert(0, sys.argv[4])
 from test_tiered_chaos import *
 url, path, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
-cache = TieredCache(MemoryCache(), RedisCache.from_url(url, "stampede", ttl=600, socket_timeout=10))
+remote = RedisCache.from_url(url, "stampede", ttl=600, socket_timeout=10, socket_connect_timeout=10)
+cache = TieredCache(MemoryCache(), remote)
 cache.get("warm")
 def load(key):
     with open(path, "a") as runs:
@@ -186,14 +193,37 @@ print(sum(values), time.monotonic() - begun, flush=True)
 """
 
 
-def stampede(server, processes=8, threads=32, kill=False):
+STAMPEDE_OF_TASKS = """
+import asyncio, sys, time
+sys.path.insert(0, sys.argv[4])
+from test_tiered_chaos import *
+url, path, tasks = sys.argv[1], sys.argv[2], int(sys.argv[3])
+async def load(key):
+    with open(path, "a") as runs:
+        runs.write(f"{os.getpid()}\\n")
+    await asyncio.sleep(0.5)
+    return 42
+async def main():
+    remote = AsyncRedisCache.from_url(url, "stampede", ttl=600, socket_timeout=10, socket_connect_timeout=10)
+    async with AsyncTieredCache(AsyncMemoryCache(), remote) as cache:
+        await cache.get("warm")
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        begun = time.monotonic()
+        values = await asyncio.gather(*(cache.get_or_load("k", load) for _ in range(tasks)))
+        print(sum(values), time.monotonic() - begun, flush=True)
+asyncio.run(main())
+"""
+
+
+def stampede(server, processes=8, threads=32, kill=False, script=STAMPEDE):
     """Returns how often the loader ran, and the longest that a process waited. `kill`: the leader, in mid-load."""
     with server.client() as client:
         client.flushall()
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         path = os.path.join(directory, "runs")
         Path(path).touch()
-        children = [stack.enter_context(spawn(STAMPEDE, server.url, path, threads)) for _ in range(processes)]
+        children = [stack.enter_context(spawn(script, server.url, path, threads)) for _ in range(processes)]
         for child in children:
             assert child.stdout.readline() == "ready\n"
         for child in children:
@@ -217,6 +247,12 @@ def stampede(server, processes=8, threads=32, kill=False):
 def test_stampede_of_processes_runs_the_loader_once(own_server):
     """Eight processes of 32 threads on one cold key."""
     runs, _ = stampede(own_server)
+    assert runs == 1
+
+
+def test_stampede_of_tasks_runs_the_loader_once(own_server):
+    """Eight processes of 200 tasks. (With time enough to connect: who takes Redis for away loads without it.)"""
+    runs, _ = stampede(own_server, threads=200, script=STAMPEDE_OF_TASKS)
     assert runs == 1
 
 
@@ -277,40 +313,92 @@ def test_writer_that_dies_leaves_nothing_old(own_server, point, tmp_path):
                 assert client.get("dies:k") is None or point == "ended"
 
 
-def test_outage_costs_no_error_and_leaves_nothing_old(own_server):
-    """kill -9 of Redis under load, and a restart: what was invalidated meanwhile is."""
-    truth = {"k": 0}
-    with TieredCache(MemoryCache(), RedisCache.from_url(own_server.url, "outage", ttl=600)) as cache:
-        assert cache.get_or_load("k", lambda key: truth[key]) == 0
-        for number in range(1, 200):
-            if number == 50:
-                own_server.kill()
-            if number == 150:
-                own_server.start()
-            truth["k"] = number
+def outage(server, seconds):
+    """kill -9 of Redis under load, and a restart after so long. Returns calls, and the slowest in seconds."""
+    truth, calls, slowest = {"k": 0}, 0, 0.0
+    with TieredCache(MemoryCache(), RedisCache.from_url(server.url, "outage", ttl=600)) as cache:
+
+        def step():
+            nonlocal calls, slowest
+            truth["k"] += 1
+            begun = time.monotonic()
             cache.invalidate("k")
-            assert cache.get_or_load("k", lambda key: truth[key]) == number
+            assert cache.get_or_load("k", lambda key: truth[key]) == truth["k"]
+            slowest = max(slowest, (time.monotonic() - begun) / 2)
+            calls += 2
             time.sleep(0.005)
+
+        for _ in range(50):
+            step()
+        server.kill()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            step()
+        server.start()
         deadline = time.monotonic() + 10
         while cache._loading.outbox or not cache._front.gate.is_open():
             assert time.monotonic() < deadline
-            assert cache.get_or_load("k", lambda key: truth[key]) == 199
+            step()
+        last = truth["k"]
+        with TieredCache(MemoryCache(), RedisCache.from_url(server.url, "outage", ttl=600)) as other:
+            assert other.get("k") in (None, last)
+        cache.set("k", -1)
+        assert cache.get("k") == -1
+    return calls, slowest
+
+
+def test_outage_costs_no_error_and_leaves_nothing_old(own_server):
+    """What was invalidated meanwhile is, and no call waits longer than its time."""
+    calls, _ = outage(own_server, 1)
+    assert calls > 100
+
+
+def silence(server):
+    """The worst age in seconds of a copy that is served after the connection of who listens has died without a word."""
+    with (
+        Proxy(server.port) as proxy,
+        TieredCache(MemoryCache(), RedisCache.from_url(proxy.url, "silence", ttl=600)) as cache,
+        TieredCache(MemoryCache(), RedisCache.from_url(server.url, "silence", ttl=600)) as writer,
+    ):
+        writer.set("k", "old")
+        while cache.get("k") != "old" or not cache._front.gate.is_open() or cache.stats().l1_hits == 0:
             time.sleep(0.01)
-        cache.set("k", 200)
-        assert cache.get("k") == 200
+        proxy.mode = "silent"
+        begun = time.monotonic()
+        writer.set("k", "new")
+        last = begun
+        while time.monotonic() - begun < 3.5:
+            if cache.get("k") == "old":
+                last = time.monotonic()
+        return last - begun
+
+
+def test_staleness_is_bounded_when_a_line_dies_silently(own_server):
+    """Two seconds and a heartbeat."""
+    assert 0 < silence(own_server) <= 2.5
 
 
 def main(seconds):
-    with servers.Server().start() as server:
-        for name, options in (("fastcache, TieredCache", {}), ("naive cache-aside", {"naive": True})):
+    with servers.Server().start() as server, server.client() as client:
+        for name, options in (
+            ("TieredCache", {}),
+            ("CLIENT KILL every 50 ms", {"disturb": killer(client)}),
+            ("naive cache-aside", {"naive": True}),
+        ):
             reads, writes, stale = race(server, seconds, **options)
-            figures = f"{reads:9} reads {writes:7} invalidations {stale:4} stale values in the end"
-            print(f"race      {name:24} {figures}", flush=True)
-        for kill in (False, True):
-            runs, longest = stampede(server, kill=kill)
-            what = "leader killed" if kill else "8 processes x 32 threads"
-            print(f"stampede  {what:24} {runs:9} runs  longest wait {longest:.2f} s", flush=True)
+            print(f"race      {name:26} {reads:9} reads {writes:7} changes {stale:4} stale in the end", flush=True)
+        for name, options in (
+            ("8 processes x 32 threads", {}),
+            ("8 processes x 200 tasks", {"threads": 200, "script": STAMPEDE_OF_TASKS}),
+            ("leader killed", {"kill": True}),
+        ):
+            runs, longest = stampede(server, **options)
+            print(f"stampede  {name:26} {runs:9} runs  longest wait {longest:.2f} s", flush=True)
+        print(f"silence   {'a half-open line':26} {silence(server):9.2f} s  the oldest copy served", flush=True)
+        calls, slowest = outage(server, min(10.0, seconds))
+        figures = f"{calls:9} calls  no errors, the slowest {slowest * 1000:.0f} ms"
+        print(f"outage    {'kill -9, restart':26} {figures}", flush=True)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 60)
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 180)
