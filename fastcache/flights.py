@@ -126,6 +126,14 @@ class Flights:
         """The same for all keys."""
         return self.forget_where(lambda key: True)
 
+    def unshare_all(self) -> None:
+        """Have no later caller join the runs that are under way. Their results may be stored all the same."""
+        with self.lock:
+            for table in self._all():
+                while table:
+                    key, flight = table.popitem()
+                    self._alone.setdefault(key, set()).add(flight)
+
     def drop(self, keys: Iterable[Any], flight: Flight) -> None:
         """A flight is over."""
         with self.lock:
@@ -134,6 +142,7 @@ class Flights:
                 for key in keys:
                     if table.get(key) is flight:
                         del table[key]
+            self._part(keys, flight)
 
     def board(self, keys: Iterable[Any]) -> tuple[Any, list[Any]]:
         """A new flight for those of the keys that are in none, and which they are."""
@@ -161,12 +170,15 @@ class Flights:
     def leave(self, keys: Iterable[Any], flight: Flight) -> None:
         with self.lock:
             self.landings += 1
-            for key in keys:
-                flights = self._alone.get(key)
-                if flights is not None:
-                    flights.discard(flight)
-                    if not flights:
-                        del self._alone[key]
+            self._part(keys, flight)
+
+    def _part(self, keys: Iterable[Any], flight: Flight) -> None:
+        for key in keys if self._alone else ():
+            flights = self._alone.get(key)
+            if flights is not None:
+                flights.discard(flight)
+                if not flights:
+                    del self._alone[key]
 
     def begin_store(self, values: dict[Any, Any], flight_of: Callable[[Any], Flight | None]) -> tuple[Any, list[Any]]:
         """Of the keys, those whose result may be stored now; whoever forgets one of them waits until `end_store`."""

@@ -35,7 +35,7 @@ class Listener:
         news: News,
         link: Any,
         tracking: bool,
-        forget: Callable[[Any], object],
+        forget: Callable[[Any, bool], object],
         reporter: Reporter,
         find_hub: Callable[[Listener], Any],
     ) -> None:
@@ -111,10 +111,10 @@ class Listener:
                     self._forget_one(name)
                     self.front.drop([name])
 
-    def _forget_one(self, name: bytes | None) -> None:
+    def _forget_one(self, name: bytes | None, unshare: bool = False) -> None:
         forget = self._forget()
         if forget is not None:
-            forget(name)
+            forget(name, unshare)
 
     def trust(self, until: float) -> None:
         """It is heard on all lines, and nothing was missed that copies could be relied on until then; -inf: it isn't."""
@@ -127,7 +127,7 @@ class Listener:
             return
         if not self.heard:
             with _Unraisable(self):
-                self._forget_one(None)  # what is being loaded may be as old as the copies
+                self._forget_one(None, unshare=True)  # what is being loaded may be as old as the copies
                 self.front.reset()
             self.heard = True
             self._reporter.tell("coherence_back")

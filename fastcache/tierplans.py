@@ -91,10 +91,12 @@ class Tiers:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.local!r} and {self.remote!r}, coherence={self._coherence!r}>"
 
-    def _forget(self, identity: bytes | None) -> None:
+    def _forget(self, identity: bytes | None, unshare: bool) -> None:
         """It was heard that a key changed (None: any key may have): who asks for it now isn't to get what was loaded
         before."""
-        if identity is None:
+        if unshare:
+            self._loading.flights.unshare_all()  # whether it may be stored is for its lease to say
+        elif identity is None:
             self._loading.flights.forget_all()
         else:
             self._loading.flights.forget(identity)
@@ -301,7 +303,7 @@ class Tiers:
         if self._front.gate.is_open():
             yield from self._listener.hub.sync_plan(self._loading.driver)
         if not self._front.gate.is_open():
-            self._loading.flights.forget_all()  # nothing is heard: a load that callers could join may be older
+            self._loading.flights.unshare_all()  # nothing is heard: a load that callers could join may be older
 
     def _explain_plan(self, key: Key) -> Plan[str]:
         identity = self._store.identity(key)

@@ -52,3 +52,22 @@ def test_sync_shares_no_load_that_is_older(server, again):
             loader.join()
         cache.sync()
         assert cache.get("k") in ("new", None)
+
+
+def test_load_during_which_the_line_comes_up_is_stored(server):
+    """Its lease says that nobody invalidated the key: what a process loads first is worth as much as what follows."""
+    with TieredCache(MemoryCache(), RedisCache.from_url(server.url, "p", ttl=60)) as cache:
+        attend = cache._listener.attend
+        cache._listener.attend = lambda: None
+
+        def load(key):
+            assert not trusted(cache)
+            attend()
+            until(lambda: trusted(cache))
+            return "value"
+
+        assert cache.get_or_load("k", load) == "value"
+        assert cache.stats().lease_refused == 0
+        with server.client() as client:
+            assert client.exists("p:k")
+        assert not cache._loading.flights._alone
