@@ -43,9 +43,9 @@ ifeq ($(ROWS),)
 	@$(PY) benches/bench_tiered.py
 endif
 
-chaos: $(VENV)/.built ## the two-level cache's guarantees under real processes for SECONDS, beside naive cache-aside
+chaos: $(VENV)/.built ## the two-level cache under real processes, deaths and outages for SECONDS each, beside others
 	@tools/ensure-redis-server
-	@$(PY) tests/redis/test_tiered_chaos.py $(SECONDS)
+	@$(PY) tests/redis/chaos.py $(SECONDS)
 
 lint: $(VENV)/.built ## ruff, cython-lint, and zizmor for the workflows (actionlint too where it is installed)
 	$(PY) -m ruff check .
