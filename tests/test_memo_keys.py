@@ -34,6 +34,9 @@ class Clash:
     def __eq__(self, other):
         return isinstance(other, Clash) and self.name == other.name
 
+    def __repr__(self):
+        return f"Clash({self.name!r})"
+
 
 def fresh(text):
     """An equal str that is another object."""
