@@ -26,7 +26,11 @@ class Key:
 
 
 @pytest.mark.parametrize("make", [int, str, Key], ids=["int", "str", "python"])
-@pytest.mark.parametrize("options", [{}, {"getsizeof": lambda value: 1}, {"on_evict": lambda *args: None}], ids=["plain", "getsizeof", "on_evict"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"getsizeof": lambda value: 1}, {"on_evict": lambda *args: None}],
+    ids=["plain", "getsizeof", "on_evict"],
+)
 def test_lru_cache_map_under_threads(make, options):
     """All operations from all threads: the size never exceeds the limit, values belong to their keys."""
     limit = 32
