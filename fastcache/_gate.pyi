@@ -1,5 +1,5 @@
-from collections.abc import Hashable
-from typing import TypeVar, final
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar, final
 
 from fastcache._ttl import TTLCache
 
@@ -24,3 +24,13 @@ class GatedLookup:
     def gate(self) -> Gate: ...
     # Any: what the map holds, as `TTLCache.get`
     def __call__(self, key: Hashable, default: object, /) -> object: ...
+
+class HasLookup:
+    _gated: GatedLookup | None
+
+@final
+class LookupFirst:
+    def __new__(
+        cls, method: Callable[..., Any], arguments: int, apart: type[Any], ready: Callable[[Any], Any] | None = None
+    ) -> LookupFirst: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from fastcache._gate import HasLookup
 from fastcache.backends import MemoryCache
 from fastcache.background import Tasks
-from fastcache.memory import NOTHING, Entry, declare_keywords
+from fastcache.memory import NOTHING, Entry
+from fastcache.methods import declare_keywords, lookup_first
 from fastcache.plan import arun
 from fastcache.stats import AwaitableStats
 
@@ -35,7 +37,7 @@ D = TypeVar("D")
 _type = type  # where a parameter has that name
 
 
-class AsyncMemoryCache(Generic[K, V]):
+class AsyncMemoryCache(HasLookup, Generic[K, V]):
     """`MemoryCache` for asyncio: the same methods, awaitable, with loaders that are `async def` (or plain functions).
 
     `await cache[key]` raises CacheMiss, like `cache[key]`. It may be used from several event loops and threads; loads are
@@ -63,12 +65,13 @@ class AsyncMemoryCache(Generic[K, V]):
             policy=policy,
             on_event=on_event,
         )
-        self._lookup = self._cache._lookup
+        self._lookup, self._gated = self._cache._lookup, self._cache._gated
         self._loading = self._cache._loading
 
     def _gated_lookup(self, type: Any) -> GatedLookup | None:
         return self._cache._gated_lookup(type) if _type(self).get_or_load is AsyncMemoryCache.get_or_load else None
 
+    @lookup_first(1)
     async def get(self, key: K, default: Any = None, *, type: Any = None) -> Any:
         """See `MemoryCache.get`."""
         return self._cache.get(key, default)
@@ -94,6 +97,7 @@ class AsyncMemoryCache(Generic[K, V]):
         policy: Policy | None = None,
         type: Any = None,
     ) -> T | D: ...
+    @lookup_first(2)
     async def get_or_load(
         self,
         key: K,

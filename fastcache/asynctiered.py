@@ -15,7 +15,8 @@ from fastcache.asyncmemory import AsyncMemoryCache
 from fastcache.backends import MemoryCache
 from fastcache.errors import MissingType
 from fastcache.events import OnEvent
-from fastcache.memory import NOTHING, Entry, declare_keywords
+from fastcache.memory import NOTHING, Entry
+from fastcache.methods import declare_keywords, lookup_first
 from fastcache.plan import arun
 from fastcache.policy import Policy
 from fastcache.redis import AsyncRedisCache
@@ -58,6 +59,7 @@ class AsyncTieredCache(Tiers):
     ) -> None:
         self._set_up(local, remote, policy, coherence, isolate, on_event)
 
+    @lookup_first(1)
     async def get(self, key: Key, default: Any = None, type: Any = None) -> Any:  # `type` by keyword: see get_or_load
         """See `TieredCache.get`."""
         value = self._lookup(key, NOTHING) if type is None else self._typed(key, type)
@@ -142,6 +144,7 @@ class AsyncTieredCache(Tiers):
         type: Any = None,
         tags: Iterable[str] = (),
     ) -> T | D: ...
+    @lookup_first(2)
     async def get_or_load(
         self,
         key: Key,

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
-from fastcache._gate import Gate, GatedLookup
+from fastcache._gate import Gate, GatedLookup, HasLookup
 from fastcache._ttl import TTLCache, check_ttl
 from fastcache.background import Threads
 from fastcache.errors import MISSING, CacheMiss, ConfigurationError
 from fastcache.events import Reporter
 from fastcache.keys import glob_matcher
 from fastcache.loading import Loading
-from fastcache.memory import NOTHING, Departures, Entry, MemoryStore, declare_keywords
+from fastcache.memory import NOTHING, Departures, Entry, MemoryStore
+from fastcache.methods import declare_keywords, lookup_first
 from fastcache.plan import run
 from fastcache.policy import Policy
 from fastcache.stats import CacheStats
@@ -65,7 +66,7 @@ class Cache(Protocol):
     def close(self) -> None: ...
 
 
-class MemoryCache(Generic[K, V]):
+class MemoryCache(HasLookup, Generic[K, V]):
     """A cache in the process's own memory: an LRU map whose entries expire, swept in the background.
 
     maxsize: entries; storing one more removes what has expired, else the least recently used. None: no bound.
@@ -114,6 +115,7 @@ class MemoryCache(Generic[K, V]):
         self._interval = interval
         self._swept = interval == math.inf  # or nothing has to be done about it
         self._lookup = self._map.get
+        self._gated = GatedLookup(self._map, Gate(math.inf))
         self._disguised = 0  # hits of the map that were none: stale, or remembered as missing
         driver = self._driver()
         self._flights = driver.flights
@@ -127,10 +129,9 @@ class MemoryCache(Generic[K, V]):
 
     def _gated_lookup(self, type: Any) -> GatedLookup | None:
         """The lookup that begins `get_or_load`, for compiled code; None where a subclass has it begin otherwise."""
-        if _type(self).get_or_load is not MemoryCache.get_or_load:
-            return None
-        return GatedLookup(self._map, Gate(math.inf))
+        return self._gated if _type(self).get_or_load is MemoryCache.get_or_load else None
 
+    @lookup_first(1)
     def get(self, key: K, default: Any = None, *, type: Any = None) -> Any:
         """The value of a key, now most recently used; `default` where there is none or it has expired.
 
@@ -163,6 +164,7 @@ class MemoryCache(Generic[K, V]):
         policy: Policy | None = None,
         type: Any = None,
     ) -> T | D: ...
+    @lookup_first(2)
     def get_or_load(
         self,
         key: K,

@@ -16,7 +16,7 @@ from fastcache._cached import Cached
 from fastcache._memo import Memo
 from fastcache.callkeys import KeyMaker, TagMaker
 from fastcache.errors import MISSING, ConfigurationError
-from fastcache.memoize import _is_async, _mark_async
+from fastcache.memoize import _is_async, mark_async
 from fastcache.memory import Entry
 from fastcache.plan import Plan, arun, run
 from fastcache.runs import ready
@@ -162,7 +162,7 @@ def _decorated(
     wrapper: Any = Cached(calls, memo, lookup, Entry, ready if is_async else None)
     update_wrapper(wrapper, function)
     if is_async:
-        _mark_async(wrapper)
+        mark_async(wrapper)
     return wrapper  # type: ignore[no-any-return]
 
 

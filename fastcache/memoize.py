@@ -166,7 +166,7 @@ def _decorated(
         memo = Memo(function, runs=new_runs and new_runs(function), **options)
     update_wrapper(memo, function)
     if is_async:
-        _mark_async(memo)
+        mark_async(memo)
     return memo  # type: ignore[no-any-return]
 
 
@@ -202,7 +202,7 @@ def _is_async(function: Any) -> bool:
     return bool(getattr(code, "co_flags", 0) & CO_COROUTINE) or hasattr(function, "_is_coroutine_marker")
 
 
-def _mark_async(wrapper: Any) -> None:
+def mark_async(wrapper: Any) -> None:
     """Make `inspect.iscoroutinefunction(wrapper)` true."""
     import inspect
 

@@ -7,7 +7,6 @@ stored over it. `on_evict` runs after the lock was released. This file must neve
 
 from __future__ import annotations
 
-import inspect
 import math
 import threading
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from fastcache.policy import Policy
     from fastcache.storing import Errand
 
-__all__ = ["NOTHING", "Departures", "Entry", "MemoryStore", "declare_keywords"]
+__all__ = ["NOTHING", "Departures", "Entry", "MemoryStore"]
 
 _ABSENT: Any = object()
 
@@ -180,14 +179,3 @@ class MemoryStore:
 
     def unreachable(self, error: Exception | None) -> bool:
         return False
-
-
-def declare_keywords(function: Any) -> None:
-    """Say of a `get_or_load` what its overloads say: that its options are given by keyword."""
-    signature = inspect.signature(function)
-    function.__signature__ = signature.replace(
-        parameters=[
-            each.replace(kind=each.KEYWORD_ONLY) if each.name in ("ttl", "policy", "type", "tags") else each
-            for each in signature.parameters.values()
-        ]
-    )

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 from fastcache.backends import MemoryCache
 from fastcache.errors import MissingType
 from fastcache.events import OnEvent
-from fastcache.memory import NOTHING, Entry, declare_keywords
+from fastcache.memory import NOTHING, Entry
+from fastcache.methods import declare_keywords, lookup_first
 from fastcache.plan import run
 from fastcache.policy import Policy
 from fastcache.redis import RedisCache
@@ -70,6 +71,7 @@ class TieredCache(Tiers):
     ) -> None:
         self._set_up(local, remote, policy, coherence, isolate, on_event)
 
+    @lookup_first(1)
     def get(self, key: Key, default: Any = None, type: Any = None) -> Any:  # `type` by keyword: see get_or_load
         """The value of a key, decoded (into `type`, if given), or `default`. O(1) for a copy in memory, else one round trip.
 
@@ -174,6 +176,7 @@ class TieredCache(Tiers):
         type: Any = None,
         tags: Iterable[str] = (),
     ) -> T | D: ...
+    @lookup_first(2)
     def get_or_load(
         self,
         key: Key,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from weakref import WeakSet
 
-from fastcache._gate import GatedLookup
+from fastcache._gate import GatedLookup, HasLookup
 from fastcache.asyncmemory import AsyncMemoryCache
 from fastcache.backends import MemoryCache
 from fastcache.background import Tasks, Threads
@@ -43,7 +43,7 @@ _ABSENT: Any = object()
 _claimed: WeakSet[Any] = WeakSet()
 
 
-class Tiers:
+class Tiers(HasLookup):
     """What `TieredCache` and `AsyncTieredCache` are made of. Not public."""
 
     supports_tags = True
@@ -75,7 +75,7 @@ class Tiers:
         driver = Tasks() if link.asynchronous else Threads()
         reporter = Reporter(f"{entries.prefix} at {link.breaker.server}", on_event)
         self._front = Front(memory, entries.prefix_bytes, coherence is not None)
-        self._lookup = self._front.lookup
+        self._lookup = self._gated = self._front.lookup
         news = News(Names(entries.prefix_bytes, database(link)), link)
         guards = Guards(remote, driver)
         self._store = TierStore(remote, self._front, news, guards, driver.flights, bool(isolate), reporter)

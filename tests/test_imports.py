@@ -30,7 +30,7 @@ FLOORS = [
     ["policy"],
     ["events", "workers", "background", "outbox", "storing", "writing", "leasing", "loading"],
     ["janitor"],
-    ["memory", "backends", "asyncmemory"],
+    ["memory", "methods", "backends", "asyncmemory"],
     ["outage", "breaker", "connection", "pools", "targets", "link", "replies", "scripts", "sending", "remote", "commands"],
     ["redis"],
     ["sidekeys", "messages", "news", "guards", "front", "tierreading", "tiers"],

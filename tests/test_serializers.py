@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import enum
 import pickle
-import re
 import subprocess
 import sys
 import uuid
@@ -131,7 +130,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_the_path(serializer, value, t
         (Raw(), "\ud800"),
         (SignedPickle(SECRET), lambda: None),
     ],
-    ids=lambda case: re.sub(" (at )?0x[0-9a-f]+", "", repr(case)),  # the same in every process
+    ids=lambda case: repr(case).split(" at 0x")[0],  # the same in every process
 )
 def test_a_value_that_has_no_form_is_refused(serializer, value):
     """Naming the key and the type of the value."""

@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 # cython: embedsignature=True, embedsignature.format=clinic
-"""`Gate`, which says until when copies held in this process may be relied on, and `GatedLookup`, a lookup behind one.
+"""`Gate`, which says until when copies held in this process may be relied on; `GatedLookup`, a lookup behind one; and
+`LookupFirst`, a method that begins with such a lookup.
 
 Whoever learns that the copies are still good moves the gate's time on (a heartbeat); when he falls silent, the gate shuts by
 itself. This file must never wait, and knows nothing of what is kept or why it may be relied on.
@@ -10,7 +11,7 @@ from cpython.object cimport PyObject
 from libc.math cimport INFINITY, isinf, isnan
 
 from ._clock cimport coarse_now
-from ._cpython cimport INCREF, Section, enable_vectorcall, key_hash, section_begin, section_end
+from ._cpython cimport DECREF, INCREF, Section, enable_vectorcall, key_hash, section_begin, section_end
 from ._ttl cimport TTLCache, read_live
 
 from time import monotonic
@@ -20,6 +21,8 @@ from .errors import ConfigurationError
 cdef extern from "Python.h":
     enum: PY_VECTORCALL_ARGUMENTS_OFFSET
     object PyVectorcall_Call(object, object, object)
+    object PyMethod_New(object, object)
+    PyObject* PyObject_Vectorcall(PyObject*, PyObject**, size_t, PyObject*) except NULL
 
 
 @cython.final
@@ -124,5 +127,79 @@ cdef PyObject* call_lookup(GatedLookup self, PyObject** args, size_t nargsf, PyO
     return found
 
 
+cdef class HasLookup:
+    """What has methods that are `LookupFirst`. `_gated`: the lookup they begin with; None: they have nothing to look up."""
+    cdef public GatedLookup _gated
+
+
+@cython.final
+cdef class LookupFirst:
+    """LookupFirst(method, arguments, apart, ready=None)\n--\n
+    A method of a `HasLookup` that needn't be called where the value of its first argument, a key, is at hand.
+
+    method: what is called for all else: a miss, a shut gate, a value of type `apart`, an error of the key's, any keyword.
+    arguments: how many it must be given by position, the key among them; one more may be; with others it is asked itself.
+    ready: what it makes of the value is returned, for an `async def` something to be awaited; None: the value itself.
+
+    Nothing is counted twice: what isn't returned from here isn't counted here. Free of Python code on a hit but for `ready`.
+    """
+    cdef PyObject* (*vectorcall)(LookupFirst, PyObject**, size_t, PyObject*) noexcept
+    cdef size_t arguments
+    cdef object apart
+    cdef object method
+    cdef object ready
+    cdef object __weakref__
+    cdef dict __dict__
+
+    def __cinit__(self, method, size_t arguments, type apart not None, ready=None):
+        self.vectorcall = <PyObject* (*)(LookupFirst, PyObject**, size_t, PyObject*) noexcept>call_first
+        self.method = method
+        self.arguments = arguments
+        self.apart = apart
+        self.ready = ready
+
+    def __call__(self, /, *args, **kwargs):
+        # For `type(f).__call__(f, ...)` only; every other way of calling goes to `vectorcall`.
+        return PyVectorcall_Call(self, args, kwargs)
+
+    def __get__(self, instance, owner):
+        return self if instance is None else PyMethod_New(self, instance)
+
+    def __reduce__(self):
+        return self.__qualname__
+
+
+cdef PyObject* call_first(LookupFirst self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
+    cdef size_t n = (nargsf & ~<size_t>PY_VECTORCALL_ARGUMENTS_OFFSET) - 1    # without the instance; very large for none
+    cdef PyObject* found = NULL
+    if kwnames == NULL and (n == self.arguments or n == self.arguments + 1) and isinstance(<object>args[0], HasLookup):
+        if (<HasLookup>args[0])._gated is not None:
+            found = at_hand((<HasLookup>args[0])._gated, args[1], <PyObject*>self.apart)
+    if found == NULL:
+        return PyObject_Vectorcall(<PyObject*>self.method, args, nargsf, kwnames)
+    if self.ready is None:
+        return found
+    value = <object>found
+    DECREF(found)
+    value = self.ready(value)
+    INCREF(<PyObject*>value)
+    return <PyObject*>value
+
+
+cdef PyObject* at_hand(GatedLookup lookup, PyObject* key, PyObject* apart) noexcept:
+    """The value of a key, unless it is `apart`; NULL where there is none, or no answer: the method then has the error."""
+    cdef double closes = load_double(&lookup.gate.closes), now = -INFINITY
+    try:
+        if closes != INFINITY:
+            now = coarse_now()
+            if not now < closes:
+                return NULL
+        return read_live(lookup.map, key, key_hash(key), now, apart)
+    except Exception:
+        return NULL
+
+
+cdef LookupFirst _method = LookupFirst.__new__(LookupFirst, None, 0, object)
+enable_vectorcall(LookupFirst, <char*>&_method.vectorcall - <char*><PyObject*>_method, True)
 cdef GatedLookup _sample = GatedLookup.__new__(GatedLookup, TTLCache(1, 1), Gate())
 enable_vectorcall(GatedLookup, <char*>&_sample.vectorcall - <char*><PyObject*>_sample, False)
