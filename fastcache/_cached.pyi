@@ -35,7 +35,9 @@ class _Methods(Generic[_P, _R_co, _I_co]):
 
 @final
 class Cached(_Methods[_P, _R_co, _I_co]):
-    def __new__(cls, calls: Any, keys: Memo | None, lookup: GatedLookup | None, apart: Any, ready: Any) -> Self: ...
+    def __new__(
+        cls, calls: Any, keys: Memo | None, lookup: GatedLookup | None, apart: Any, ready: Any, unused: int = 0
+    ) -> Self: ...
     def __call__(self, /, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...
     # As `Memo.__get__`, which says why in this order and on a Callable.
     @overload

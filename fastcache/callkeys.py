@@ -55,6 +55,7 @@ class Binding:
         bind = eval(f"lambda {str(bare)[1:-1]}: ({''.join(f'{each},' for each in self.names)})", {})
         positional = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
         given = [each for each in self.parameters if each.default is not each.empty]
+        self.positional = sum(each.kind in positional for each in self.parameters)
         bind.__defaults__ = tuple(each.default for each in given if each.kind in positional)
         bind.__kwdefaults__ = {each.name: each.default for each in given if each.kind not in positional}
         bind.__name__ = getattr(function, "__name__", name)
@@ -103,6 +104,11 @@ class Template:
             raise ConfigurationError(f"{where}: {field!r} is no field; such are {{user}}, {{user.id}} and {{ids[0]}}")
         return found[1], [_step(attribute, item) for attribute, item in _STEP.findall(found[2])]
 
+    @property
+    def used(self) -> set[int]:
+        """Which parameters it is made from."""
+        return {part[0] for part in self._parts if not isinstance(part, str)}
+
     def __call__(self, values: tuple[Any, ...]) -> str:
         texts = []
         for part in self._parts:
@@ -144,6 +150,8 @@ def _text(value: Any, conversion: str | None, spec: str) -> str:
 class KeyMaker:
     """`maker(*args, **kwargs)` is the key of a call. `is_plain`: where the arguments are, the key is for good.
 
+    `unused`: bit i is set where argument i, given by position, makes no difference.
+
     key: a template; a function of the call's arguments, which returns a str; or None. Then the key is the function's full
         name, a version, and the stable form of all arguments.
 
@@ -153,6 +161,7 @@ class KeyMaker:
     def __init__(self, function: Callable[..., Any], key: Any) -> None:
         self._name = getattr(function, "__qualname__", None) or repr(function)
         self._key = key
+        self.unused = 0
         self.__name__ = self.__qualname__ = "cache_key"
         if key is not None and not isinstance(key, str):
             if not callable(key):
@@ -164,6 +173,7 @@ class KeyMaker:
         self.is_plain = all(is_plain(default) for default in binding.defaults)
         if key is not None:
             self._template = Template(key, binding, "key")
+            self.unused = sum(1 << i for i in range(min(binding.positional, 32)) if i not in self._template.used)
             self._make = self._by_template
         else:
             if not hasattr(function, "__qualname__"):

@@ -107,8 +107,8 @@ def cached(
     `__wrapped__`. On methods: `a.m.invalidate(42)` or `A.m.invalidate(a, 42)`. There, `self` is an argument like any other,
     so it needs a key= such as "user:{self.id}", or a method `__cache_key__()`. `@classmethod` and `@staticmethod` go above.
 
-    A hit in memory is O(1) and runs no Python code, where all arguments are plain: str, bytes, numbers, None, tuples of
-    these.
+    A hit in memory is O(1) and runs no Python code, where all arguments that the key is made from are plain: str, bytes,
+    numbers, None, tuples of these. (Those that a template doesn't name may be anything, if given by position.)
 
     Raises ConfigurationError or TypeError for options that don't fit the function or the cache, when decorating.
 
@@ -159,7 +159,7 @@ def _decorated(
     if lookup is not None:
         most = MOST_KEYS if lookup.map.maxsize is None else min(lookup.map.maxsize, MOST_KEYS)
         memo = Memo(keys, maxsize=most, typed=True)
-    wrapper: Any = Cached(calls, memo, lookup, Entry, ready if is_async else None)
+    wrapper: Any = Cached(calls, memo, lookup, Entry, ready if is_async else None, keys.unused)
     update_wrapper(wrapper, function)
     if is_async:
         mark_async(wrapper)

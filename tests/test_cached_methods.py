@@ -6,6 +6,7 @@ import inspect
 import pytest
 
 from fastcache import cached
+from fastcache.callkeys import Template
 
 
 class Shop:
@@ -104,3 +105,56 @@ def test_class_and_static_methods_work():
     assert Shop.tax(19) is Shop(1).tax(19)
     Shop.tax.invalidate(19)
     Shop.named.invalidate(Shop, "a")
+
+
+class Service:
+    """Neither hashable nor comparable, as much of what has methods."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        raise AssertionError("nobody asks")
+
+    @cached(key="user:{user_id}:{lang}", ttl=60)
+    def user(self, user_id, session=None, *, lang="en"):
+        return user_id, session, lang
+
+    @cached(key="all:{ids}")
+    def all(self, *ids):
+        return ids
+
+
+def test_key_without_the_instance_is_made_once(monkeypatch):
+    """What the template doesn't name may be anything: a hit makes no key, whoever asks."""
+    made = []
+    make = Template.__call__
+    monkeypatch.setattr(Template, "__call__", lambda self, values: made.append(values) or make(self, values))
+    Service.user.cache.clear()
+    session = Service()
+    assert Service().user(7, session)[1] is session
+    assert Service().user(7, Service())[1] is session
+    assert Service.user(Service(), 7)[0] == 7
+    assert len(made) == 2  # with two arguments and with three
+    assert Service().user(7, session=Service())[1] is session  # by keyword: there it is looked at
+    assert len(made) == 3
+    assert Service().user(7, lang="de") == (7, None, "de")
+    assert Service().user(7, lang="de", session=Service()) == (7, None, "de")
+    assert Service().user(8) == (8, None, "en")
+    assert Service().user.cache_key(8) == "user:8:en"
+
+
+def test_wrong_arguments_beside_the_instance_are_an_error():
+    """As of any function, and nothing is cached."""
+    with pytest.raises(TypeError, match="user_id"):
+        Service().user()
+    with pytest.raises(TypeError, match="positional"):
+        Service().user(1, 2, 3)
+    with pytest.raises(TypeError, match="'self'"):
+        Service().user(7, self=1)
+
+
+def test_many_arguments_beside_the_instance():
+    """More than fit beside those that are left out: the key is made each time, and right."""
+    ids = tuple(range(40))
+    assert Service().all(*ids) == Service().all(*ids) == ids
+    assert Service().all(1) == (1,)

@@ -40,6 +40,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     DEEPEST = 4     # tuples in tuples; comparing deeper ones may run Python code (see `plain_equal`)
+    MOST_SPARED = 16    # arguments of a call, some of which its key isn't made from
 
 
 cdef inline bint is_plain_item(PyObject* o, int depth) noexcept:
@@ -77,8 +78,11 @@ cdef class Cached:
     keys: a Memo of `calls.key`, typed; None: calls are never looked up here.
     lookup: a GatedLookup over the cache's map; apart: the type of the values in it that are for `calls`. None without `keys`.
     ready: what it makes of the value of a hit is the caller's; None: the value itself.
+    unused: bit i set: no key depends on argument i, if given by position. The memo gets None for it, so it may be anything, a
+        method's `self` for example.
     """
     cdef PyObject* (*vectorcall)(Cached, PyObject**, size_t, PyObject*) noexcept
+    cdef unsigned int unused
     cdef Memo keys
     cdef TTLCache map
     cdef Gate gate
@@ -88,7 +92,7 @@ cdef class Cached:
     cdef object __weakref__
     cdef dict __dict__
 
-    def __cinit__(self, calls, Memo keys, GatedLookup lookup, apart, ready):
+    def __cinit__(self, calls, Memo keys, GatedLookup lookup, apart, ready, unsigned int unused=0):
         self.vectorcall = <PyObject* (*)(Cached, PyObject**, size_t, PyObject*) noexcept>call_any
         self.calls = calls
         self.ready = ready
@@ -98,6 +102,7 @@ cdef class Cached:
             self.map = lookup.map
             self.gate = lookup.gate
             self.apart = apart
+            self.unused = unused
         share_between_threads(self)
 
     def __call__(self, /, *args, **kwargs):
@@ -153,6 +158,8 @@ cdef PyObject* call_mapped(Cached self, PyObject** args, size_t nargsf, PyObject
     cdef Py_ssize_t i, n = <Py_ssize_t>(nargsf & ~<size_t>PY_VECTORCALL_ARGUMENTS_OFFSET)
     cdef double closes, now = -INFINITY
     cdef PyObject* found = NULL
+    cdef PyObject** given = args
+    cdef PyObject* used[MOST_SPARED]
     cdef object key = None
     closes = load_double(&self.gate.closes)
     if closes != INFINITY:
@@ -161,11 +168,18 @@ cdef PyObject* call_mapped(Cached self, PyObject** args, size_t nargsf, PyObject
             return load(self, None, args, nargsf, kwnames)
     if kwnames != NULL:
         n += PyTuple_GET_SIZE(kwnames)
+    if self.unused and n <= MOST_SPARED:
+        given = used
+        for i in range(n):
+            used[i] = args[i]
+        for i in range(n if kwnames == NULL else n - PyTuple_GET_SIZE(kwnames)):
+            if self.unused >> i & 1:
+                used[i] = Py_None
     for i in range(n):
-        if not is_plain_argument(args[i]):
+        if not is_plain_argument(given[i]):
             return load(self, None, args, nargsf, kwnames)
     # Without the offset: args[-1] is the caller's, and not the memo's to lend on.
-    found = self.keys.vectorcall(self.keys, args, nargsf & ~<size_t>PY_VECTORCALL_ARGUMENTS_OFFSET, kwnames)
+    found = self.keys.vectorcall(self.keys, given, nargsf & ~<size_t>PY_VECTORCALL_ARGUMENTS_OFFSET, kwnames)
     if found == NULL:
         raise_current()
     key = <object>found
