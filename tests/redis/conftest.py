@@ -14,8 +14,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import figures
 import servers
-from proxy import TIMES, Proxy
+from proxy import Proxy
 
 from fastcache import AsyncTieredCache, MemoryCache, TieredCache
 from fastcache.redis import AsyncRedisCache, RedisCache
@@ -176,14 +177,11 @@ class Face:
             self._runner.close()
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The table of faults: what was measured, the slowest of each."""
-    if not TIMES:
-        return
-    terminalreporter.section("faults, measured")
-    worst: dict[tuple[str, str], tuple[float, str]] = {}
-    for test, what, seconds, outcome in TIMES:
-        worst[test, what] = max(worst.get((test, what), (0.0, "")), (seconds, outcome))
-    for (test, what), (seconds, outcome) in worst.items():
-        name = test.removeprefix("test_")
-        terminalreporter.write_line(f"{name:72} {what:44} {seconds * 1000:9.2f} ms  {outcome:.100}")
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> figures.Note:
+    """Takes what the test measures, for the tables at the end."""
+    return figures.Note(request.node)
+
+
+pytest_runtest_logreport = figures.pytest_runtest_logreport
+pytest_terminal_summary = figures.pytest_terminal_summary

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-TIMES: list[tuple[str, str, float, str]] = []  # test, what, seconds, outcome: the table at the end of the run
-
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a RST
 
 

@@ -32,7 +32,7 @@ def sentinel_of(face: Any, replicas: servers.ReplicaSet) -> Any:
     return module.Sentinel(replicas.addresses, sentinel_kwargs=options, **options)
 
 
-def test_failover(face, replicas, capsys):
+def test_failover(face, replicas, note):
     """The master is killed; errors while there is none, then the former replica takes the writes."""
     sentinel = sentinel_of(face, replicas)
     master = sentinel.master_for(replicas.name)
@@ -55,8 +55,7 @@ def test_failover(face, replicas, capsys):
             assert time.monotonic() - start < 30
             time.sleep(0.05)
     seconds = time.monotonic() - start
-    with capsys.disabled():
-        print(f"\nfailover on the {face.name} face: {seconds:.2f} s, {failures} calls failed meanwhile")
+    note.say(f"failover on the {face.name} face: {seconds:.2f} s, {failures} calls failed meanwhile")
     assert cache.get("a") == "before"
     assert cache.get("b") == "after"
     with replicas.replica.client() as new:

@@ -18,6 +18,8 @@ from test_tiered_cluster import SPREAD, maker, slot_of
 
 pytestmark = pytest.mark.slow
 
+PATIENCE = 10.0  # seconds that no reader waits, on a busy machine: the times themselves are printed at the end
+
 
 @pytest.fixture(params=list(servers.BINARIES)[:1])
 def cluster(request: pytest.FixtureRequest) -> Iterator[servers.Cluster]:
@@ -138,11 +140,6 @@ def replicated(server: servers.Server) -> None:
         client.execute_command("WAIT", 1, 5000)
 
 
-def say(capsys: Any, text: str) -> None:
-    with capsys.disabled():
-        print("\n" + text)
-
-
 def survive(face: Any, make: Callable[..., Any], cluster: servers.Cluster, fault: str, coherence: str, protocol: int) -> str:
     """Take a primary away under load. Returns what was measured."""
     one, two = (heard(make(client=impatient(face, protocol=protocol), coherence=coherence)) for _ in range(2))
@@ -166,8 +163,8 @@ def survive(face: Any, make: Callable[..., Any], cluster: servers.Cluster, fault
         victim.start() if fault == "killed" else victim.thaw()
         until(lambda: not cluster.is_primary(0), 20)
         time.sleep(0.5)
-    assert shut < (1 if fault == "killed" else 2.5)
-    assert load.slowest < 4
+    assert shut < (2 if fault == "killed" else 2.5)
+    assert load.slowest < PATIENCE
     assert inner(two)._front.epoch > epoch
     load.check()
     return (
@@ -180,22 +177,22 @@ def survive(face: Any, make: Callable[..., Any], cluster: servers.Cluster, fault
     ("fault", "coherence", "protocol"),
     [("killed", "pubsub", 2), ("killed", "tracking", 3), ("frozen", "pubsub", 3), ("frozen", "tracking", 2)],
 )
-def test_lost_primary_is_succeeded(face, make, cluster, fault, coherence, protocol, capsys):
+def test_lost_primary_is_succeeded(face, make, cluster, fault, coherence, protocol, note):
     """Copies aren't relied on until there is a line to the new primary, and no caller notices."""
-    say(capsys, survive(face, make, cluster, fault, coherence, protocol))
+    note.say(survive(face, make, cluster, fault, coherence, protocol))
 
 
 EVERYWHERE = pytest.mark.parametrize("cluster", servers.BINARIES, indirect=True)
 
 
 @EVERYWHERE
-def test_killed_primary_is_succeeded_on_every_server(face, make, cluster, capsys):
+def test_killed_primary_is_succeeded_on_every_server(face, make, cluster, note):
     """The same with each kind of server, with and without shard channels."""
-    say(capsys, survive(face, make, cluster, "killed", "pubsub", 3))
+    note.say(survive(face, make, cluster, "killed", "pubsub", 3))
 
 
 @EVERYWHERE
-def test_handing_over_is_not_noticed(face, make, cluster, capsys):
+def test_handing_over_is_not_noticed(face, make, cluster, note):
     """CLUSTER FAILOVER under load, there and back: the demoted primary lives on, and isn't listened to any more."""
     one, two = (heard(make(client=impatient(face))) for _ in range(2))
     with Load(face, [one, two], SPREAD) as load:
@@ -206,8 +203,8 @@ def test_handing_over_is_not_noticed(face, make, cluster, capsys):
             hub = inner(one)._listener.hub
             until(lambda hub=hub, name=name: name in hub.lines and trusted(one) and trusted(two), 20)
             assert len(hub.lines) == 3
-    say(capsys, f"{face.name}, handed over twice: {load.reads} reads, the slowest {load.slowest:.2f} s")
-    assert load.slowest < 4
+    note.say(f"{face.name}, handed over twice: {load.reads} reads, the slowest {load.slowest:.2f} s")
+    assert load.slowest < PATIENCE
     load.check()
 
 
