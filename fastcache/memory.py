@@ -177,5 +177,9 @@ class MemoryStore:
     def salvage(self, values: Mapping[Any, Any], errand: Errand, lives: Mapping[Any, float]) -> None:
         pass
 
+    @property
+    def closed(self) -> bool:
+        return False
+
     def unreachable(self, error: Exception | None) -> bool:
         return False

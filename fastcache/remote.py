@@ -64,6 +64,10 @@ class RemoteStore:
     def identity(self, key: Key) -> bytes:
         return self._entries.name(key)
 
+    @property
+    def closed(self) -> bool:
+        return bool(self._commands._link.closed)
+
     def unreachable(self, error: Exception | None) -> bool:
         link = self._commands._link
         if error is None:

@@ -99,6 +99,11 @@ class Store(Protocol):
         """Of a local store: the lock of the flights, for checking and storing at once."""
         ...
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing will be sent any more."""
+        ...
+
     def unreachable(self, error: Exception | None) -> bool:
         """Whether the backend is away, said by its error; None: whether it is known to be away without asking it."""
         ...

@@ -285,7 +285,7 @@ class Tiers(HasLookup):
             outcome = yield from plan
         except BackendError as error:
             loading.reporter.backend_failed(None, error, loading.store.unreachable(error))
-            loading.post_all()
+            loading.post_all(error)
             return None
         except BaseException:
             loading.post_all()

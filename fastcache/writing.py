@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fastcache.errors import SerializationError
+from fastcache.errors import BackendError, SerializationError
 from fastcache.flight import inside
 from fastcache.plan import Call, Join, Plan
 from fastcache.policy import Policy
@@ -53,6 +53,7 @@ class Writing(Storing):
             there = yield from self.store.remove_plan(identities, *((held,) if held else ()))
         except self._failures as error:
             self.reporter.backend_failed(keys[0] if len(keys) == 1 else keys, error, self.store.unreachable(error))
+            self._refuse_if_closed(error)
             self._post(*identities)
         except BaseException as error:
             yield from self._interrupted_plan(identities, error)
@@ -90,6 +91,7 @@ class Writing(Storing):
             yield from self.invalidate_plan(*values, held=held)
         except self._failures as error:
             self.reporter.backend_failed(errand.name(list(keys)), error, self.store.unreachable(error))
+            self._refuse_if_closed(error)
             if self.store.unreachable(error):
                 self._post(*keys)
             else:
@@ -118,6 +120,7 @@ class Writing(Storing):
             return token
         except self._failures as error:
             self.reporter.backend_failed(key, error, self.store.unreachable(error))
+            self._refuse_if_closed(error)
             self._post(identity)
             return ""
         except BaseException as error:
@@ -166,13 +169,20 @@ class Writing(Storing):
 
     # -- the outbox ------------------------------------------------------------------------------------------------
 
+    def _refuse_if_closed(self, error: BaseException) -> None:
+        """What a closed cache didn't send is never sent: whoever writes must know."""
+        if self.store.closed:
+            raise BackendError("the cache is closed, and Redis was not told of the change") from error
+
     def _post(self, *identities: Any) -> None:
         for identity in identities:
             self.outbox.add(identity)
         self._deliver()
 
-    def post_all(self) -> None:
+    def post_all(self, error: BaseException | None = None) -> None:
         """Have the whole namespace cleared, once the backend can be reached; until then nobody here reads it."""
+        if error is not None:
+            self._refuse_if_closed(error)
         self.outbox.overflow()
         self._deliver()
 

@@ -132,6 +132,12 @@ class Face:
         kind = TieredCache if self._runner is None else AsyncTieredCache
         return self._add(kind(MemoryCache(**(memory or {})), remote, **options))
 
+    def pattern(self, kind: Any, async_kind: Any, cache: Any, *functions: Any, **options: Any) -> Any:
+        """One of the patterns over a cache of this face."""
+        if self._runner is None:
+            return kind(cache, *functions, **options)
+        return Blocking(self._runner, async_kind(cache.cache, *functions, **options))
+
     def _add(self, cache: Any) -> Any:
         cache = cache if self._runner is None else Blocking(self._runner, cache)
         self._caches.append(cache)

@@ -6,6 +6,9 @@ import asyncio
 import threading
 import time
 
+import pytest
+
+from fastcache import AsyncCacheAside, CacheAside
 from fastcache.errors import BackendError
 from fastcache.redis import AsyncRedisCache, RedisCache
 
@@ -62,3 +65,34 @@ def test_closing_under_tasks(own_server):
         await asyncio.to_thread(check, outcomes, own_server)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["tiered", "cache-aside"])
+def test_closed_cache_serves_from_the_loader_and_takes_no_write(face, server, kind):
+    """Reading goes on without Redis; a change that nobody would ever hear of is an error."""
+    if kind == "tiered":
+        cache = face.tiered(server.url)
+        writes = [
+            lambda: cache.set("k", 2),
+            lambda: cache.set_many({"k": 2}),
+            lambda: cache.delete("k"),
+            lambda: cache.invalidate("k"),
+            lambda: cache.invalidate_tags("t"),
+            lambda: cache.delete_pattern("*"),
+            lambda: cache.clear(),
+        ]
+        cache.set("k", 1)
+        assert cache.get("k") == 1
+        cache.close()
+        assert cache.get("k") is None
+        assert cache.get_or_load("k", lambda key: 3) == 3
+    else:
+        remote = face.from_url(server.url, "p", ttl=60)
+        cache = face.pattern(CacheAside, AsyncCacheAside, remote, {"k": 3}.get, {}.__setitem__)
+        writes = [lambda: cache.update("k", 2), lambda: cache.invalidate("k")]
+        assert cache.get("k") == 3
+        remote.close()
+        assert cache.get("k") == 3
+    for write in writes:
+        with pytest.raises(BackendError, match="closed"):
+            write()

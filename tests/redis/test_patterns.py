@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import pytest
@@ -23,19 +22,6 @@ OPEN = 0.005
 RECOVERY = 6.0  # the breaker's second, the outbox's second, and a busy machine
 
 
-class Runner:
-    """A pattern of either face behind blocking calls."""
-
-    def __init__(self, face, pattern):
-        self.face, self.pattern = face, pattern
-
-    def __getattr__(self, name):
-        method = getattr(self.pattern, name)
-        if not asyncio.iscoroutinefunction(method):
-            return method
-        return lambda *args: self.face._runner.run(method(*args))
-
-
 @pytest.fixture
 def rows():
     return {"a": "1", "b": "2"}
@@ -51,9 +37,7 @@ def make(face, rows):
 
     def make(kind, cache, **options):
         functions = [rows.get] if kind is SingleFlightCache else [rows.get, rows.__setitem__]
-        if face.name == "asyncio":
-            return Runner(face, twins[kind](cache.cache, *functions, **options))
-        return Runner(face, kind(cache, *functions, **options))
+        return face.pattern(kind, twins[kind], cache, *functions, **options)
 
     return make
 
@@ -89,7 +73,7 @@ def test_older_value_is_not_read_after_redis_is_back(face, proxy, make, rows, ki
     assert pattern.get("a") == "1"
     proxy.refuse()
     pattern.update("a", "new") if kind is CacheAside else pattern.set("a", "new")
-    outbox = pattern.pattern._loading.outbox
+    outbox = pattern._loading.outbox
     assert len(outbox) == 1
     assert pattern.get("a") == "new"
     rows["a"] = "newest"
@@ -111,7 +95,7 @@ def test_outbox_is_flushed_without_another_operation(face, proxy, make):
     proxy.refuse()
     pattern.set("a", "new")
     proxy.listen()
-    outbox = pattern.pattern._loading.outbox
+    outbox = pattern._loading.outbox
     begun = time.perf_counter()
     while outbox and time.perf_counter() - begun < RECOVERY:
         time.sleep(0.02)
@@ -133,7 +117,7 @@ def test_write_that_redis_refuses_invalidates(face, server, make):
             assert pattern.get("a") == "new"
         finally:
             client.config_set("maxmemory", 0)
-    assert len(pattern.pattern._loading.outbox) == 0
+    assert len(pattern._loading.outbox) == 0
 
 
 def test_value_that_cannot_be_stored_invalidates(face, server, make, rows):
