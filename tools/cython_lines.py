@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import Cython.Coverage
@@ -25,6 +26,8 @@ GENERATED = ROOT / "build" / "cython" / "src" / "fastcache"
 class OneFile(FileTracer):
     def __init__(self, path: Path) -> None:
         self.path = str(path)
+        # Called for each line, maybe in the midst of a table's change: in Python, another thread could get its turn there.
+        self.line_number_range = attrgetter("f_lineno", "f_lineno")  # type: ignore[method-assign]
 
     def source_filename(self) -> str:
         return self.path
