@@ -39,6 +39,7 @@ bench: $(VENV)/.built ## ratios against functools and the peers; without ROWS al
 	@$(PY) benches/compare.py $(ROWS)
 ifeq ($(ROWS),)
 	@tools/ensure-redis-server
+	@$(PY) benches/bench_cached.py
 	@$(PY) benches/bench_loading.py
 	@$(PY) benches/bench_redis.py
 	@$(PY) benches/bench_tiered.py
@@ -70,7 +71,7 @@ wheels: $(VENV)/.built ## the sdist, and from it a repaired and tested wheel for
 
 coverage: ## lines of Python and Cython that the whole suite runs; at least 97 %
 	@tools/ensure-redis-server
-	tools/coverage $(ARGS)
+	tools/coverage -n $(WORKERS) $(ARGS)
 
 clean: ## remove all that was built, the environment too
 	rm -rf $(VENV) .venv-freethreaded build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*

@@ -1,4 +1,4 @@
-"""A hit of `cached` on a MemoryCache against functools.lru_cache and cachetools.
+"""A hit of `cached` on a MemoryCache, and of the cache itself, against functools.lru_cache and cachetools.
 
     python benches/bench_cached.py
 
@@ -19,6 +19,16 @@ def square(x: int) -> int:
     return x * x
 
 
+class Shop:
+    @functools.lru_cache  # noqa: B019 (what is measured)
+    def theirs(self, x: int) -> int:
+        return x * x
+
+    @cached(MemoryCache(1000, 60), key="square:{x}")
+    def ours(self, x: int) -> int:
+        return x * x
+
+
 def main() -> None:
     functions = {
         "functools.lru_cache": functools.lru_cache(square),
@@ -26,10 +36,17 @@ def main() -> None:
         "cached(MemoryCache), key from the arguments": cached(MemoryCache(1000, 60))(square),
         "cachetools.cached(TTLCache)": cachetools.cached(cachetools.TTLCache(1000, 60))(square),
     }
-    for function in functions.values():
+    shop, memory = Shop(), MemoryCache[str, int](1000, 60)
+    memory.set("k", 49)
+    for function in [*functions.values(), shop.theirs, shop.ours]:
         function(7)
-    times = compare([Side("f(7)", {"f": function}) for function in functions.values()])
-    for name, time in zip(functions, times, strict=True):
+    sides = {name: Side("f(7)", {"f": function}) for name, function in functions.items()}
+    sides["functools.lru_cache, a method"] = Side("s.theirs(7)", {"s": shop})
+    sides["cached(MemoryCache), a method, key template"] = Side("s.ours(7)", {"s": shop})
+    sides["MemoryCache.get"] = Side("m.get('k')", {"m": memory})
+    sides["MemoryCache.get_or_load"] = Side("m.get_or_load('k', f)", {"m": memory, "f": square})
+    times = compare(list(sides.values()))
+    for name, time in zip(sides, times, strict=True):
         print(f"  {name:46} {time:8.1f} ns {time / times[0]:7.2f}")
 
 
