@@ -45,6 +45,7 @@ extensions = [
     for source in sources
 ]
 setup(
+    options={"build_ext": {"parallel": True}},  # one compiler for each processor
     ext_modules=cythonize(
         extensions,
         include_path=["src"],

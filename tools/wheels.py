@@ -2,8 +2,8 @@
 
     python tools/wheels.py [--whole-suite] [PYTHON...]     without PYTHON: all that tools/interpreters finds
 
-Each wheel is checked (tools/distributions.py), installed in a fresh environment and tested in a folder without the
-checkout. `--whole-suite` runs the first interpreter's tests with those against Redis. It never touches the checkout's
+Each wheel is checked (tools/distributions.py), installed in a fresh environment, and tested and demonstrated in a folder
+without the checkout. `--whole-suite` runs the first interpreter's tests with those against Redis, the slow ones left out. It never touches the checkout's
 package, and it fails where any step does, or where no test ran. WORKERS (for pytest -n) is taken from the environment.
 """
 
@@ -83,7 +83,7 @@ def test_wheel(python: str, wheel: Path, scratch: Path, whole_suite: bool) -> st
     run(installed, "-c", where, cwd=away)
     workers = os.environ.get("WORKERS", "0")
     options = ["tests", "-p", "no:cacheprovider", *(["-n", workers] if workers != "0" else ["-p", "no:xdist"])]
-    options += [] if whole_suite else ["--ignore=tests/redis"]
+    options += ["-m", "not slow"] if whole_suite else ["--ignore=tests/redis"]
     process = subprocess.Popen(
         [installed, "-m", "pytest", *options], cwd=away, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -94,6 +94,7 @@ def test_wheel(python: str, wheel: Path, scratch: Path, whole_suite: bool) -> st
             closing = line.strip("= \n")
     if process.wait() or not closing:
         sys.exit(f"FAILED: the tests of {wheel.name} with {python}")
+    run(installed, "-m", "fastcache", cwd=away)
     return closing
 
 
