@@ -115,7 +115,8 @@ class Cashews:
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
         self.cache = Cache()
-        self.cache.setup(url, client_side=True)
+        # By RESP3, which redis-py 8 speaks where it isn't told otherwise, cashews 7.6 hears of no invalidation.
+        self.cache.setup(f"{url}?protocol=2", client_side=True)
         self._run(self.cache.init())
         self.load = None
 
