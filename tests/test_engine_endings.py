@@ -25,6 +25,7 @@ class SlowStore:
 
     local = False
     leases = False
+    closed = False
     ttl = 60
 
     def __init__(self):

@@ -33,6 +33,23 @@ class OneFile(FileTracer):
         return self.path
 
 
+def excluded_lines(lines: list[str]) -> set[int]:
+    """Those marked `pragma: no cover`, and all of a block whose first line is."""
+    excluded = set()
+    block = None  # how far the line that began it is indented
+    for number, line in enumerate(lines, 1):
+        indent = len(line) - len(line.lstrip())
+        if block is not None and line.strip() and indent <= block:
+            block = None
+        if block is None and "pragma: no cover" in line:
+            excluded.add(number)
+            if line.partition("#")[0].rstrip().endswith(":"):
+                block = indent
+        elif block is not None:
+            excluded.add(number)
+    return excluded
+
+
 class CythonLines(Cython.Coverage.Plugin):
     _lines: dict[str, dict[int, str]] | None = None
 
@@ -46,7 +63,7 @@ class CythonLines(Cython.Coverage.Plugin):
         name = os.path.basename(filename)
         if self._lines is None:
             self._lines = self._parse()
-        excluded = {line for line, text in self._lines[name].items() if "pragma: no cover" in text}
+        excluded = excluded_lines(SOURCES[name].read_text().splitlines())
         relative = os.path.relpath(SOURCES[name], ROOT)
         return Cython.Coverage.CythonModuleReporter(None, str(SOURCES[name]), relative, self._lines[name], excluded)
 

@@ -3,8 +3,9 @@
     python tools/wheels.py [--whole-suite] [PYTHON...]     without PYTHON: all that tools/interpreters finds
 
 Each wheel is checked (tools/distributions.py), installed in a fresh environment, and tested and demonstrated in a folder
-without the checkout. `--whole-suite` runs the first interpreter's tests with those against Redis, the slow ones left out. It never touches the checkout's
-package, and it fails where any step does, or where no test ran. WORKERS (for pytest -n) is taken from the environment.
+without the checkout. `--whole-suite` runs the first interpreter's tests with those against Redis, the slow ones left out.
+It never touches the checkout's package, and it fails where any step does, or where no test ran. WORKERS (for pytest -n) is
+taken from the environment.
 """
 
 from __future__ import annotations
