@@ -20,7 +20,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench chaos lint types build wheels coverage clean pytest freethreaded
+.PHONY: help demo test bench chaos lint types build wheels coverage clean pytest freethreaded sanitize leaks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,12 @@ lint: $(VENV)/.built ## ruff, cython-lint, and zizmor for the workflows (actionl
 types: $(VENV)/.built ## mypy --strict and pyright
 	$(PY) -m mypy
 	$(PY) -m pyright --pythonpath $(PY)
+
+sanitize: $(VENV)/.built ## the in-memory tests under AddressSanitizer and UndefinedBehaviorSanitizer (SHORT=1: the core's)
+	@tools/sanitize $(PY) $(if $(SHORT),short)
+
+leaks: $(VENV)/.built ## flat memory, counts of references on a debug CPython, valgrind (SHORT=1: in a minute)
+	@tools/leaks $(PY) $(if $(SHORT),short)
 
 freethreaded: ## the in-memory tests without the GIL (FREETHREADED=python3.14t; SHORT=1: once only)
 	@tools/freethreaded "$(FREETHREADED)" $(if $(SHORT),short)

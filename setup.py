@@ -2,8 +2,9 @@
 
 Switches, by environment variable:
   FASTCACHE_TRACE=1      line tracing, for coverage of the Cython sources (slow)
-  FASTCACHE_SANITIZE=x   compile with -fsanitize=x (address, undefined, thread)
+  FASTCACHE_SANITIZE=x   compile with -fsanitize=x (address,undefined or thread); see tools/sanitize
   FASTCACHE_DEBUG=1      no optimisation, C assertions and Cython's reference checks on
+What is built for a debug build of CPython isn't optimised much, whatever the switches.
 """
 
 import os
@@ -21,12 +22,15 @@ compile_args: list[str] = []
 link_args: list[str] = []
 if sys.platform != "win32":
     compile_args = ["-O0", "-g", "-UNDEBUG"] if debug else ["-O3", "-fno-semantic-interposition", "-falign-functions=64"]
+if hasattr(sys, "gettotalrefcount"):
+    compile_args += ["-O1", "-g1"]
 if trace:
     macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 if debug:
     macros += [("CYTHON_REFNANNY", "1")]
 if sanitize:
-    compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
+    # -O1 keeps the reports legible and the build short; what is undefined ends the program, as a bad access does.
+    compile_args += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g1"]
     link_args += [f"-fsanitize={sanitize}"]
 
 # Every source is a dependency of every module: the .pxd files hold inline code, and what is listed is in the sdist.

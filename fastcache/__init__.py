@@ -4,6 +4,7 @@ Public names and nothing else. What the core doesn't need is imported when it is
 `import fastcache` costs a few milliseconds and pulls in neither redis, msgspec, asyncio, dataclasses nor typing.
 """
 
+from fastcache import interpreter as _interpreter  # noqa: F401 (first: raises ImportError in a subinterpreter)
 from fastcache._lru import LRUCache
 from fastcache._ttl import TTLCache
 from fastcache.errors import (

@@ -5,6 +5,9 @@ tasks is in `taskflights.py`. A table holds a flight only while it flies. Its lo
 run is under way and never while waiting. `forget` takes a flight out: the run goes on for those who wait for it, but it is
 no longer the one in the table, so its result is not stored, and the next caller starts a new one.
 
+Every flight ends, whatever fails: what takes it off the table may itself fail (a key's `__eq__`, no memory), so to end it
+comes in a `finally`, needs no memory, and a flight that is `done` counts as absent wherever the table is asked.
+
 This file must never know what is run, nor store a result itself.
 """
 
@@ -106,6 +109,12 @@ class Flights:
         with self.lock:
             return any(table.get(key) is flight for table in self._all()) or flight in self._alone.get(key, ())
 
+    @staticmethod
+    def _in(table: dict[Any, Any], key: Any) -> Any:
+        """The flight of a key that is under way, or None."""
+        flight = table.get(key)
+        return None if flight is None or flight.done else flight
+
     def forget(self, key: Any) -> Any:
         """Have the result of this key's runs not stored. Returns the flight of one that is just being stored, or None."""
         with self.lock:
@@ -134,8 +143,15 @@ class Flights:
                     key, flight = table.popitem()
                     self._alone.setdefault(key, set()).add(flight)
 
+    def discard(self, keys: Iterable[Any], flight: Flight) -> None:
+        """A flight won't take place, or gives no result: whoever waits for it starts afresh."""
+        try:
+            self.drop(keys, flight)
+        finally:
+            flight.hand_over()
+
     def drop(self, keys: Iterable[Any], flight: Flight) -> None:
-        """A flight is over."""
+        """A flight is over, and about to end."""
         with self.lock:
             self.landings += 1
             for table in self._all():
@@ -148,16 +164,20 @@ class Flights:
         """A new flight for those of the keys that are in none, and which they are."""
         with self.lock:
             table = self._here()
-            mine = [key for key in keys if key not in table]
+            mine = [key for key in keys if self._in(table, key) is None]
             flight = self.make(batch=True)
-            for key in mine:
-                table[key] = flight
+            try:
+                for key in mine:
+                    table[key] = flight
+            except BaseException:
+                self.discard(mine, flight)
+                raise
         return flight, mine
 
     def under_way(self, key: Any) -> Any:
         """The flight of a key, or None."""
         with self.lock:
-            return self._here().get(key)
+            return self._in(self._here(), key)
 
     def alone(self, keys: Iterable[Any]) -> Any:
         """A flight that nobody shares, so that a result can be refused after an invalidation. To be given to `leave`."""
@@ -199,15 +219,16 @@ class Flights:
                     self._landed.pop(key, None)
         stored.succeed(None)
 
-    def _board_all(self, keys: Iterable[Any], current: Flight | None) -> tuple[Any, list[Any], list[Any], dict[Any, Any]]:
-        """A new flight, which keys it is for, which must run though they are in flight, and which flights to wait for."""
+    def _board_all(
+        self, keys: Iterable[Any], flight: Any, current: Flight | None
+    ) -> tuple[list[Any], list[Any], dict[Any, Any]]:
+        """Which keys a new flight is for, which must run though they are in flight, and which flights to wait for."""
         with self.lock:
             table = self._here()
             others: dict[Any, list[Any]] = {}
             mine = []
-            flight = self.make(batch=True)
             for key in keys:
-                other = table.get(key)
+                other = self._in(table, key)
                 if other is None:
                     table[key] = flight
                     mine.append(key)
@@ -219,7 +240,7 @@ class Flights:
         for waited in [flight, *(other for other in others if other not in through)]:
             if isinstance(waited, TaskFlight):
                 waited.claims += 1
-        return flight, mine, [key for other in through for key in others.pop(other)], others
+        return mine, [key for other in through for key in others.pop(other)], others
 
 
 class ThreadFlights(Flights):
@@ -258,7 +279,7 @@ class ThreadFlights(Flights):
                     if value is not ABSENT:
                         work.joined()
                         return value
-                    flight = self._flights.get(key)
+                    flight = self._in(self._flights, key)
                     if flight is None:
                         flight, leads = ThreadFlight(), True
                         self._flights[key] = flight
@@ -280,8 +301,7 @@ class ThreadFlights(Flights):
                     return flight.result_for(key) if flight.batch else flight.result()
             finally:
                 if leads and flight is not None and not flight.done:  # a KeyboardInterrupt before the run began
-                    self.drop((key,), flight)
-                    flight.hand_over()
+                    self.discard((key,), flight)
 
     def share_many(self, keys: Iterable[Any], work: Callable[[list[Any], Any], Work], patience: float | None) -> Any:
         """Run `work(keys, flights)` for the keys that are in no flight, wait for the others; a dict of what there is."""
@@ -292,8 +312,10 @@ class ThreadFlights(Flights):
         current = inside.get()
         need_frames()
         while todo:
-            flight, mine, through, others = self._board_all(todo, current)
+            flight = self.make(batch=True)
+            others: dict[Any, list[Any]] = {}
             try:
+                mine, through, others = self._board_all(todo, flight, current)
                 if mine or through:
                     belongs = {**dict.fromkeys(mine, flight), **{key: self._flights.get(key) for key in through}}
                     results.update(self.lead(mine, flight, work([*mine, *through], belongs)))
@@ -301,8 +323,7 @@ class ThreadFlights(Flights):
                     _wait(other, patience)
             finally:
                 if not flight.done:  # interrupted before the run began, or there was none to begin
-                    self.drop(mine, flight)
-                    flight.hand_over()
+                    self.discard(todo, flight)
                 for other in others:
                     other.leave(current)
             todo = [key for other, theirs in others.items() if other.handed_over for key in theirs]
@@ -314,29 +335,33 @@ class ThreadFlights(Flights):
     def lead(self, keys: Iterable[Any], flight: ThreadFlight, work: Work) -> Any:
         """Run the work in this thread, as the flight of these keys."""
         current = inside.get()
-        inside.set(flight)
         flight.enter(current)
         _gone = None  # released last, when nobody waits for this flight any more: a __del__ may wait for who did
         try:
+            inside.set(flight)
             value = work.run()
             try:
                 _gone = [self._store(key, flight, work, value) for key in keys]
             finally:
-                self.drop(keys, flight)
-                flight.succeed(value)
+                try:
+                    self.drop(keys, flight)
+                finally:
+                    flight.succeed(value)
         except BaseException as error:
             if flight.done:
                 raise  # the result could not be stored (a key's __eq__ failed), but it is there for the others
-            self.drop(keys, flight)
-            if isinstance(error, Exception) and flight.followers:
-                flight.fail(error)
-            else:
-                # Nobody to tell; or this thread's own end (SystemExit, KeyboardInterrupt), no answer for the others.
-                flight.hand_over()
+            try:
+                self.drop(keys, flight)
+            finally:
+                if isinstance(error, Exception) and flight.followers:
+                    flight.fail(error)
+                else:
+                    # Nobody to tell; or this thread's own end (SystemExit, KeyboardInterrupt), no answer for the others.
+                    flight.hand_over()
             raise
         finally:
-            inside.set(current)  # not reset(token): on 3.11 a collection in the middle of it may undo what set() did
             flight.leave(current)
+            inside.set(current)  # not reset(token): on 3.11 a collection in the middle of it may undo what set() did
         return value
 
     def _store(self, key: Any, flight: ThreadFlight, work: Work, value: Any) -> Any:

@@ -247,8 +247,7 @@ class Loading(Writing):
             work = self.driver.work(lambda _: self._refresh_plan(errand, mine, flight))
             if self.driver.spawn_flight(mine, flight, work):
                 return flight, mine
-            self.flights.drop(mine, flight)
-            flight.hand_over()
+            self.flights.discard(mine, flight)
         return None, []
 
     def _refresh_plan(self, errand: Errand, identities: list[Any], flight: Any) -> Plan[dict[Any, Any]]:

@@ -99,13 +99,14 @@ class TaskFlights(Flights):
                     work.joined()
                     return value
                 table = self._here()
-                flight = table.get(key)
+                flight = self._in(table, key)
                 leads = flight is None
                 if flight is None:
                     flight = table[key] = TaskFlight()
-            entered = flight.enter(current)
-            flight.claims += entered
+            entered = False
             try:
+                entered = flight.enter(current)
+                flight.claims += entered
                 if not entered:
                     # Inside a flight of the same key, or one that waits for us: to wait would be for ever.
                     value = await work.run()
@@ -120,6 +121,8 @@ class TaskFlights(Flights):
                 if entered:
                     flight.leave(current)
                     self._abandon((key,), flight)
+                elif leads:  # there was no memory to enter it
+                    self.discard((key,), flight)
             if not flight.handed_over:
                 if not leads:
                     work.joined()
@@ -134,10 +137,15 @@ class TaskFlights(Flights):
         todo = list(keys)
         need_frames()
         while todo:
-            flight, mine, through, others = self._board_all(todo, current)
-            table = self._here()
-            belongs = {**dict.fromkeys(mine, flight), **{key: table.get(key) for key in through}}
-            flight.enter(current)
+            flight = self.make(batch=True)
+            try:
+                mine, through, others = self._board_all(todo, flight, current)
+                table = self._here()
+                belongs = {**dict.fromkeys(mine, flight), **{key: table.get(key) for key in through}}
+                flight.enter(current)
+            except BaseException:
+                self.discard(todo, flight)
+                raise
             try:
                 if mine:
                     self.start(mine, flight, work(mine, belongs))
@@ -165,9 +173,13 @@ class TaskFlights(Flights):
         """Run the work in a task, as the flight of these keys."""
         from asyncio import get_running_loop
 
-        context = copy_context()
-        context.run(inside.set, flight)
-        task = get_running_loop().create_task(self.lead(keys, flight, work), context=context)
+        try:
+            context = copy_context()
+            context.run(inside.set, flight)
+            task = get_running_loop().create_task(self.lead(keys, flight, work), context=context)
+        except BaseException:
+            self.discard(keys, flight)
+            raise
         if not flight.done:  # as it is when the task was eager
             flight.task = task
 
@@ -177,8 +189,10 @@ class TaskFlights(Flights):
             value = await work.run()
         except BaseException as error:
             task = flight.task
-            self.drop(keys, flight)
-            flight.fail(error)
+            try:
+                self.drop(keys, flight)
+            finally:
+                flight.fail(error)
             if not isinstance(error, Exception):
                 if task is not None:
                     task.add_done_callback(_take_note)
@@ -189,8 +203,10 @@ class TaskFlights(Flights):
             for key in keys:
                 self._store(key, flight, work, value)
         finally:
-            self.drop(keys, flight)
-            flight.succeed(value)
+            try:
+                self.drop(keys, flight)
+            finally:
+                flight.succeed(value)
 
     def _abandon(self, keys: Iterable[Any], flight: TaskFlight) -> None:
         """Take back a claim, and stop a run for which nobody waits any more."""

@@ -157,15 +157,16 @@ class Writing(Storing):
                 yield Join(other)
             finally:
                 other.leave(current)
-        flight.enter(current)
-        token = inside.set(flight)
         try:
-            return (yield from plan)
+            flight.enter(current)
+            token = inside.set(flight)
+            try:
+                return (yield from plan)
+            finally:
+                inside.reset(token)
+                flight.leave(current)
         finally:
-            inside.reset(token)
-            flight.leave(current)
-            self.writes.drop([identity], flight)
-            flight.hand_over()
+            self.writes.discard([identity], flight)
 
     # -- the outbox ------------------------------------------------------------------------------------------------
 

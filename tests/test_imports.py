@@ -14,6 +14,7 @@ CORE = ROOT / "src" / "fastcache"
 
 # Each file may import those in the lines above its own only (and, within the core, above it in its line).
 FLOORS = [
+    ["interpreter"],
     ["errors"],
     [
         "_links", "_cpython", "_clock", "_expiry", "_readers", "_table", "_lru", "_ttl", "_gate", "_memo", "_method",

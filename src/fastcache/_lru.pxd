@@ -20,6 +20,7 @@ cdef class LRUCache(Table):
     cdef object _getsizeof      # a function of the value; None: every entry weighs 1
     cdef object _on_evict       # a function (key, value, cause), or None
     cdef object _total          # the sum of all weights; only when `weighted`
+    cdef bint miscounted        # or not: arithmetic on weights failed, and they have to be summed up
     cdef unsigned int overrides  # which methods a Python subclass replaced (enum Overrides)
     cdef int evicting           # how many threads have a subclass's popitem() make room
 
@@ -31,20 +32,22 @@ cdef class LRUCache(Table):
     cdef Py_ssize_t count(self) except -1                   # live entries
     cdef object weight(self)                                # of the live entries
     cdef int sweep(self, list gone) except -1               # remove what expired
-    cdef int stamp(self, uint32_t s, double ttl) except -1  # note when a stored entry expires; NaN: by the default
+    cdef int foresee(self, double ttl) except -1            # make room for what `stamp` notes, so that it can't fail
+    cdef int stamp(self, uint32_t s, double ttl) noexcept   # note when a stored entry expires; NaN: by the default
     cdef double life(self, uint32_t s) noexcept             # seconds left to an entry; infinite without an end
 
     # What the methods are made of. `gone` collects (key, value, cause) for on_evict; None where nobody listens.
     cdef int configure(self, object maxsize, object getsizeof, object on_evict) except -1
-    cdef int set_limit(self, object maxsize) except -1
+    cdef int set_limit(self, object maxsize, object bound, uint32_t limit) noexcept
     cdef list listener(self)
     cdef int notify(self, list gone) except -1
     cdef int report(self, list gone) except -1
-    cdef bint fits(self) except -1
+    cdef bint fits(self, object bound, uint32_t limit) except -1
     cdef int store_in_turns(
         self, PyObject* k, Py_hash_t hash, PyObject* v, object weight, double ttl, list gone) except -1
     cdef int drop(self, Entry entry, str cause, list gone) except -1
     cdef int drop_all(self, Entry* entries, uint32_t n, str cause, list gone) except -1
+    cdef int recount(self) except -1
     cdef int evict(self, list gone) except -1
     cdef int call_popitem(self) except -1
     cdef object size_of(self, object value)

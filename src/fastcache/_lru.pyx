@@ -87,25 +87,24 @@ cdef class LRUCache(Table):
         if on_evict is not None and not callable(on_evict):
             raise TypeError(f"on_evict must be a function (key, value, cause) or None, not {on_evict!r}")
         check_maxsize(maxsize)
+        cdef bint weighted = getsizeof is not None or overrides & GETSIZEOF
+        cdef object bound = INFINITY if maxsize is None else maxsize
+        cdef uint32_t limit = limit_of(bound, weighted)
         # What is released may use this cache: it finds it empty and with the new options.
-        cdef tuple _replaced = (self._maxsize, self._bound, self._getsizeof, self._on_evict, self._total)
+        cdef tuple _replaced = (self._getsizeof, self._on_evict, self._total)
         cdef Contents contents = self.detach_all()
         self.overrides = overrides
-        self.weighted = getsizeof is not None or overrides & GETSIZEOF
+        self.weighted = weighted
         self._getsizeof = getsizeof
         self._on_evict = on_evict
         self._total = 0
-        try:
-            self.set_limit(maxsize)
-        finally:
-            release_all(contents)
+        self.set_limit(maxsize, bound, limit)
+        release_all(contents)
         return 0
 
-    cdef int set_limit(self, object maxsize) except -1:
-        cdef object bound = INFINITY if maxsize is None else maxsize
-        cdef uint32_t limit = MAX_ENTRIES
-        if not self.weighted and bound < MAX_ENTRIES:
-            limit = <uint32_t>int(bound)
+    cdef int set_limit(self, object maxsize, object bound, uint32_t limit) noexcept:
+        cdef object _old_maxsize = self._maxsize        # released when all three are set
+        cdef object _old_bound = self._bound
         self._maxsize = maxsize
         self._bound = bound
         self.limit = limit
@@ -135,14 +134,20 @@ cdef class LRUCache(Table):
     cdef object weight(self):
         cdef Section section
         section_begin(&section, self)
-        total = self._total
-        section_end(&section)
+        try:
+            self.recount()
+            total = self._total
+        finally:
+            section_end(&section)
         return total
 
     cdef int sweep(self, list gone) except -1:
         return 0
 
-    cdef int stamp(self, uint32_t s, double ttl) except -1:
+    cdef int foresee(self, double ttl) except -1:
+        return 0
+
+    cdef int stamp(self, uint32_t s, double ttl) noexcept:
         return 0
 
     cdef double life(self, uint32_t s) noexcept:
@@ -185,6 +190,7 @@ cdef class LRUCache(Table):
 
     cdef int drop_all(self, Entry* entries, uint32_t n, str cause, list gone) except -1:
         cdef uint32_t i
+        cdef bint subtracted = False
         try:
             if self.weighted:
                 for i in range(n):
@@ -195,14 +201,39 @@ cdef class LRUCache(Table):
                         if self._total is before:
                             break
                     self._total = after
+                subtracted = True
             if gone is not None:
                 for i in range(n):
                     gone.append((<object>entries[i].key, <object>entries[i].value, cause))
         finally:
-            if self.weighted and self.used == 0:
-                self._total = 0             # an empty cache weighs nothing, not 1e-17
+            if self.weighted:
+                if not subtracted:
+                    self.miscounted = True
+                if self.used == 0:
+                    self._total = 0         # an empty cache weighs nothing, not 1e-17
+                    self.miscounted = False
             for i in range(n):
                 release(entries[i])
+        return 0
+
+    cdef int recount(self) except -1:
+        """Sum up all weights, after arithmetic on them failed and the total may be wrong. O(n)."""
+        cdef uint32_t s
+        cdef uint64_t changes
+        cdef object total, before
+        while self.miscounted:
+            total = 0
+            before = self._total
+            changes = self.changes
+            s = 1
+            while s <= self.top:                    # an addition may run code that changes the cache
+                if self.slots[s].key != NULL:
+                    weight = <object>self.weights[s]
+                    total = total + weight
+                s += 1
+            if self._total is before and self.changes == changes:
+                self._total = total
+                self.miscounted = False
         return 0
 
     cdef int evict(self, list gone) except -1:
@@ -290,6 +321,8 @@ cdef class LRUCache(Table):
         cdef Py_ssize_t s = lookup(self, key, hash)
         cdef Entry old
         cdef object old_value
+        if self.expiring:
+            self.foresee(ttl)
         if s:
             move_to_front(self.slots, s)
             old_value = <object>self.slots[s].value
@@ -314,12 +347,10 @@ cdef class LRUCache(Table):
         INCREF(key)
         INCREF(value)
         s = place(self, key, hash, value)
-        try:
-            if self.expiring:
-                self.stamp(s, ttl)
-        finally:
-            if old.key != NULL:
-                self.drop(old, "evicted", gone)
+        if self.expiring:
+            self.stamp(s, ttl)
+        if old.key != NULL:
+            self.drop(old, "evicted", gone)
         return True
 
     cdef bint try_store_weighted(
@@ -330,6 +361,7 @@ cdef class LRUCache(Table):
         cdef uint64_t changes
         cdef PyObject* old_weight
         while True:
+            self.recount()
             s = lookup(self, key, hash)
             changes = self.changes
             before = self._total
@@ -350,6 +382,7 @@ cdef class LRUCache(Table):
             if s:
                 move_to_front(self.slots, s)        # so that the others go first
             self.evict(gone)
+        self.foresee(ttl)
         if s:
             move_to_front(self.slots, s)
             old_value = <object>self.slots[s].value
@@ -509,8 +542,13 @@ cdef class LRUCache(Table):
     def __repr__(self):
         if Py_ReprEnter(self):
             return f"{type(self).__name__}(...)"
+        cdef list shown = []
         try:
-            entries = ", ".join([f"{key!r}: {value!r}" for key, value in self.entries()])
+            # Not a comprehension, here and elsewhere in the core: without memory for it Cython (3.3) releases an item twice.
+            for key, value in self.entries():
+                pair = f"{key!r}: {value!r}"
+                shown.append(pair)
+            entries = ", ".join(shown)
             return f"{type(self).__name__}({{{entries}}}, maxsize={self.maxsize!r}, currsize={self.currsize!r})"
         finally:
             Py_ReprLeave(self)
@@ -654,19 +692,23 @@ cdef class LRUCache(Table):
         cdef list gone = []         # keeps what goes until all of it has gone, with or without a listener
         cdef Section section
         cdef bint fits = False
+        cdef object bound = INFINITY if maxsize is None else maxsize
+        cdef uint32_t limit
         check_maxsize(maxsize)
+        limit = limit_of(bound, self.weighted)
         self.prepare()
         try:
             while not fits:
                 section_begin(&section, self)
                 try:
                     self.sweep(gone)
-                    self.set_limit(maxsize)
                     while True:
-                        fits = self.fits()
+                        fits = self.fits(bound, limit)
                         if fits or self.overrides & (POPITEM | DELITEM):
                             break
                         self.evict(gone)
+                    if fits:
+                        self.set_limit(maxsize, bound, limit)
                 finally:
                     section_end(&section)
                 if not fits:
@@ -677,13 +719,19 @@ cdef class LRUCache(Table):
         if gone:
             self.notify(gone)
 
-    cdef bint fits(self) except -1:
-        """Whether the entries are within the limit. Compares the user's numbers, which may run code."""
-        cdef object total = self._total
-        cdef object bound = self._bound
-        if self.used == 0:
-            return True
-        return not total > bound if self.weighted else self.used <= self.limit
+    cdef bint fits(self, object bound, uint32_t limit) except -1:
+        """Whether the entries are within a limit. Compares the user's numbers, which may run code that changes the total."""
+        cdef object total
+        cdef bint fits = True
+        if not self.weighted:
+            return self.used <= limit
+        while self.used:
+            self.recount()
+            total = self._total
+            fits = not total > bound
+            if self._total is total:
+                return fits
+        return True
 
     def getsizeof(self, value):
         """The size of a value in the units of `maxsize`: 1 unless a function was given or a subclass says otherwise."""
@@ -755,6 +803,8 @@ cdef class LRUCache(Table):
             hash = key_hash(k)
             if lookup(self, k, hash):
                 continue
+            total = self._total + weight if self.weighted else None
+            self.foresee(life)
             self.reserve()
             INCREF(k)
             INCREF(<PyObject*>value)
@@ -762,7 +812,7 @@ cdef class LRUCache(Table):
             if self.weighted:
                 INCREF(<PyObject*>weight)
                 self.weights[s] = <PyObject*>weight
-                self._total = self._total + weight
+                self._total = total
             self.stamp(s, life)
 
     def __reduce__(self):
@@ -784,6 +834,7 @@ cdef class LRUCache(Table):
         cdef uint32_t s
         cdef double total = 0
         if self.weighted:
+            self.recount()
             for s in range(1, self.top + 1):
                 if self.slots[s].key != NULL:
                     total += <object>self.weights[s]
@@ -912,6 +963,11 @@ cdef int check_maxsize(object maxsize) except -1:
     if not valid:
         raise ValueError("maxsize must be non-negative")
     return 0
+
+
+cdef uint32_t limit_of(object bound, bint weighted) except? 0:
+    """How many entries a bound allows by their number."""
+    return MAX_ENTRIES if weighted or not bound < MAX_ENTRIES else <uint32_t>int(bound)
 
 
 cdef unsigned int overridden(type cls, type compiled):

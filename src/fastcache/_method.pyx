@@ -35,9 +35,16 @@ cdef extern from "Python.h":
 
 
 class InstanceRef(ref):
-    """A weak reference that still knows the address when its object is gone."""
+    """A weak reference that still knows the address when its object is gone, and (weakly) who remembers calls on it."""
 
-    __slots__ = ("address",)
+    __slots__ = ("address", "memos")
+
+
+def forget(reference):
+    """An instance died. (One function for all: Cython's closures don't give back the reference to their type.)"""
+    memos = reference.memos()
+    if memos is not None:
+        memos._forget(reference)
 
 
 @cython.final
@@ -46,7 +53,7 @@ cdef class MethodMemo(Table):
     cdef object make            # a function of an InstanceRef: a new Memo for that instance
     cdef object maxsize         # of each memo
     cdef object parameters
-    cdef object forget          # the callback of the weak references
+    cdef object weak_self
     cdef dict __dict__
 
     def __cinit__(self, *args, **kwargs):
@@ -57,14 +64,7 @@ cdef class MethodMemo(Table):
         self.make = make
         self.parameters = parameters
         self.maxsize = parameters["maxsize"]
-        weak_self = ref(self)
-
-        def forget(reference):
-            memos = weak_self()
-            if memos is not None:
-                memos._forget(reference)
-
-        self.forget = forget
+        self.weak_self = ref(self)
         share_between_threads(self)
 
     def __call__(self, /, *args, **kwargs):
@@ -201,13 +201,14 @@ cdef class MethodMemo(Table):
         cdef bint excluding = False
         dead.key = NULL
         try:
-            reference = InstanceRef(<object>instance, self.forget)
+            reference = InstanceRef(<object>instance, forget)
         except TypeError:
             cls = type(<object>instance)
             raise TypeError(
                 f"lru_cache(per_instance=True) needs weak references to instances of {cls.__qualname__}: "
                 "add '__weakref__' to its __slots__") from None
         reference.address = <size_t>instance
+        reference.memos = self.weak_self
         memo = self.make(reference)
         section_begin(&section, self)
         try:

@@ -50,7 +50,7 @@ cdef class TTLCache(LRUCache):
     cdef Py_ssize_t sweep_until(self, double now, list gone, Py_ssize_t most=?) except -1
     cdef uint32_t batch_from_list(self, double now, uint32_t* batch) noexcept
     cdef uint32_t batch_from_heap(self, double now, uint32_t* batch) noexcept
-    cdef int push(self, uint32_t s, double deadline) except -1
+    cdef int push(self, uint32_t s, double deadline) noexcept
     cdef Node pop(self) noexcept
     cdef int rebuild(self) noexcept
     cdef list expired(self)

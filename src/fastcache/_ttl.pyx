@@ -84,10 +84,13 @@ cdef class TTLCache(LRUCache):
         self._ttl = INFINITY
 
     def __init__(self, maxsize, ttl, timer=None, getsizeof=None, *, on_evict=None):
+        cdef Contents contents
         if self.slots != NULL:
             # A second time. What is wrong is found before anything is lost; then the entries go before their clock does.
             TTLCache(maxsize, ttl, timer, getsizeof, on_evict=on_evict)
-            release_all(self.detach_all())
+            contents = self.detach_all()
+            self._total = 0
+            release_all(contents)
         self.set_clock(ttl, timer)
         self.configure(maxsize, getsizeof, on_evict)
 
@@ -218,6 +221,7 @@ cdef class TTLCache(LRUCache):
         self.prepare()
         section_begin(&section, self)
         try:
+            self.recount()
             if self.used and self.next_deadline() <= self.now:
                 expired = self.expired()
                 for i in range(len(expired)):
@@ -234,7 +238,23 @@ cdef class TTLCache(LRUCache):
             self.sweep_until(self.now, gone)
         return 0
 
-    cdef int stamp(self, uint32_t s, double ttl) except -1:
+    cdef int foresee(self, double ttl) except -1:
+        cdef uint32_t capacity
+        cdef void* heap
+        if isnan(ttl) or ttl == self.lifetime or isinf(ttl):
+            return 0
+        if self.heap_size >= self.heap_rebuild:
+            self.rebuild()
+        if self.heap_size == self.heap_capacity:
+            capacity = 2 * self.heap_capacity if self.heap_capacity else FIRST_HEAP
+            heap = PyMem_Realloc(self.heap, capacity * sizeof(Node))
+            if heap == NULL:
+                raise MemoryError()
+            self.heap = <Node*>heap
+            self.heap_capacity = capacity
+        return 0
+
+    cdef int stamp(self, uint32_t s, double ttl) noexcept:
         expiry_remove(self.expiry, s)
         self.ticket += 1
         self.expiry[s].next = self.ticket       # voids a node of the heap
@@ -246,7 +266,6 @@ cdef class TTLCache(LRUCache):
         elif isinf(ttl):
             self.expiry[s].deadline = INFINITY
         else:
-            self.expiry[s].deadline = -INFINITY     # should there be no memory: expired, and evicted in its turn
             self.push(s, self.now + ttl)
             self.expiry[s].deadline = self.now + ttl
         return 0
@@ -346,19 +365,10 @@ cdef class TTLCache(LRUCache):
                     todo.append(child)
         return result
 
-    cdef int push(self, uint32_t s, double deadline) except -1:
-        cdef uint32_t i, parent
-        cdef void* heap
-        if self.heap_size >= self.heap_rebuild:
-            self.rebuild()
-        if self.heap_size == self.heap_capacity:
-            i = 2 * self.heap_capacity if self.heap_capacity else FIRST_HEAP
-            heap = PyMem_Realloc(self.heap, i * sizeof(Node))
-            if heap == NULL:
-                raise MemoryError()
-            self.heap = <Node*>heap
-            self.heap_capacity = i
-        i = self.heap_size
+    cdef int push(self, uint32_t s, double deadline) noexcept:
+        """Add a node, for which `foresee` made room."""
+        cdef uint32_t parent
+        cdef uint32_t i = self.heap_size
         self.heap_size += 1
         while i:
             parent = (i - 1) >> 2
@@ -471,7 +481,9 @@ cdef class TTLCache(LRUCache):
         finally:
             section_end(&section)
         self.notify(gone)
-        return [(key, value) for key, value, _ in gone]
+        for i in range(len(gone)):
+            gone[i] = gone[i][:2]
+        return gone
 
     def _sweep(self, most):
         """Remove up to about `most` expired entries; how many were removed. For the janitor, which goes in small steps."""
@@ -521,8 +533,8 @@ cdef class TTLCache(LRUCache):
         LRUCache._check(self)
         cdef uint32_t s, n = 0
         cdef uint32_t i
-        if self.slots == NULL:
-            assert self.heap_size == 0
+        if self.expiry == NULL:
+            assert self.used == self.heap_size == 0
             return
         s = self.expiry[0].next
         while s:

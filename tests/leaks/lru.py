@@ -1,8 +1,8 @@
 """LRUCache: insertions, evictions, deletions, clears, copies, errors. Exits with an error when memory grows."""
 
 import gc
-import sys
-import tracemalloc
+
+from flat import check
 
 from fastcache import LRUCache
 
@@ -78,15 +78,4 @@ def work(n):
         each._check()
 
 
-work(20_000)
-work(350_000)  # with the entry of each round in three caches: a million insertions
-blocks = sys.getallocatedblocks()
-work(50_000)
-grown = sys.getallocatedblocks() - blocks
-tracemalloc.start()
-work(20_000)
-before = tracemalloc.get_traced_memory()[0]
-work(20_000)
-traced = tracemalloc.get_traced_memory()[0] - before
-print(f"{grown} blocks, {traced} bytes")
-sys.exit(f"grown by {grown} blocks and {traced} bytes" if grown > 200 or traced > 20_000 else 0)
+check(work, each=3)  # with the entry of each round in three caches

@@ -1,8 +1,8 @@
 """lru_cache: misses, evictions, invalidations, clears, errors, unhashable calls. Fails when memory grows."""
 
 import gc
-import sys
-import tracemalloc
+
+from flat import check
 
 from fastcache import lru_cache
 
@@ -57,15 +57,4 @@ def work(n):
     gc.collect()
 
 
-work(10_000)
-work(150_000)  # seven misses a round: a million
-blocks = sys.getallocatedblocks()
-work(30_000)
-grown = sys.getallocatedblocks() - blocks
-tracemalloc.start()
-work(10_000)
-before = tracemalloc.get_traced_memory()[0]
-work(10_000)
-traced = tracemalloc.get_traced_memory()[0] - before
-print(f"{grown} blocks, {traced} bytes")
-sys.exit(f"grown by {grown} blocks and {traced} bytes" if grown > 200 or traced > 20_000 else 0)
+check(work, each=7)  # as many misses a round

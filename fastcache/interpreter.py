@@ -1,0 +1,29 @@
+"""Refuses to be imported in a subinterpreter: the package imports this file first, before any compiled module.
+
+The compiled modules have one set of types and constants for the whole process, and objects of one interpreter must not come
+into another. CPython refuses such modules only where a subinterpreter has a GIL of its own; Cython ties them to whichever
+interpreter came first, so one that lives for a moment would keep the main one from ever importing them.
+"""
+
+import _thread
+
+__all__ = ["is_main"]
+
+
+def is_main() -> bool:
+    """Whether the calling code runs in the main interpreter of the process."""
+    ask = getattr(_thread, "_is_main_interpreter", None)
+    if ask is not None:
+        return bool(ask())
+    try:  # CPython 3.11
+        import _xxsubinterpreters as interpreters  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
+    except ImportError:  # pragma: no cover (then nobody makes any by Python code)
+        return True
+    return bool(interpreters.get_current() == interpreters.get_main())
+
+
+if not is_main():
+    raise ImportError(
+        "fastcache works in the main interpreter of a process only, not in a subinterpreter"
+        " (under mod_wsgi: WSGIApplicationGroup %{GLOBAL})"
+    )
