@@ -26,8 +26,8 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from ._clock cimport PRECISE_BELOW_MS, coarse_now, precise_now
 from ._cpython cimport (
-    DECREF, INCREF, Section, is_int, is_str, key_hash, enable_vectorcall, likely, plain_equal,
-    section_begin, section_end, share_between_threads, small_int, known_str_hash, str_equal, str_hash,
+    DECREF, INCREF, Section, defer_counting, is_int, is_str, key_hash, enable_vectorcall, likely, plain_equal,
+    section_begin, section_end, small_int, known_str_hash, str_equal, str_hash,
 )
 from ._expiry cimport expiry_append
 from ._links cimport move_to_front
@@ -137,7 +137,6 @@ cdef class Memo(Table):
             self.vectorcall = call_expiring if self.expiring else call_ordered if self.ordered else call_unordered
             if not typed:
                 self.otherwise = <EntryPoint>call_positional
-        share_between_threads(self)
 
     def __call__(self, /, *args, **kwargs):
         # For `type(f).__call__(f, ...)` only; every other way of calling goes to `vectorcall`.
@@ -800,6 +799,11 @@ cdef object share(Memo self, Call* call):
     for i in range(n):
         args.append(<object>call.args[i])
     return self.runs(self, make_key(self, call), tuple(args), kwargs)
+
+
+def share_between_threads(wrapper, function):
+    """Prepare a new object, which takes a function's place, for being called by many threads at once."""
+    defer_counting(wrapper, function)
 
 
 # Before anyone can make a subclass or an instance. `__call__` in the type's dict stays a wrapper of the method above.
