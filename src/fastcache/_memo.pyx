@@ -59,6 +59,8 @@ CacheInfo = namedtuple("CacheInfo", ["hits", "misses", "maxsize", "currsize"])
 CacheInfo.__module__ = "fastcache"
 CacheInfo.__doc__ = "What `cache_info()` of a cached function returns."
 
+cdef uint64_t LOOK_AGAIN = 0xFFFFFFFFFFFFFFFF   # as `changes`: no table has seen that many
+
 cdef enum:
     RECLAIM_PER_STORE = 2   # expired entries removed by each store: more than one, so that a backlog shrinks; no pauses
 
@@ -255,7 +257,7 @@ cdef class Memo(Table):
         """Store the result of a run, unless there is one already. Returns what had to go, for the caller to release."""
         cdef list kept = []
         if self.limit:
-            self.insert(key.key, key.hash, value, self.changes + 1, kept)
+            self.insert(key.key, key.hash, value, LOOK_AGAIN, kept)
         return kept
 
     def peek(self, CallKey key not None, default):
@@ -303,6 +305,7 @@ cdef class Memo(Table):
     cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes, list kept) except -1:
         """Store a result, unless one appeared since `changes`; make room by what expired, else by the least recent.
 
+        `changes`: as of a lookup that missed; LOOK_AGAIN where there was none.
         `kept`, where the caller holds a lock, gets the references of what went: releasing them may run any code.
         """
         cdef Entry[RECLAIM_PER_STORE + 1] gone
