@@ -13,7 +13,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from fastcache._cached import Cached
-from fastcache._memo import Memo
+from fastcache._memo import Memo, share_between_threads
 from fastcache.callkeys import KeyMaker, TagMaker
 from fastcache.errors import MISSING, ConfigurationError
 from fastcache.memoize import _is_async, mark_async
@@ -159,7 +159,9 @@ def _decorated(
     if lookup is not None:
         most = MOST_KEYS if lookup.map.maxsize is None else min(lookup.map.maxsize, MOST_KEYS)
         memo = Memo(keys, maxsize=most, typed=True)
+        share_between_threads(memo, function)
     wrapper: Any = Cached(calls, memo, lookup, Entry, ready if is_async else None, keys.unused)
+    share_between_threads(wrapper, function)
     update_wrapper(wrapper, function)
     if is_async:
         mark_async(wrapper)

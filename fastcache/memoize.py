@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial, update_wrapper
 from types import FunctionType
 
-from fastcache._memo import CacheInfo, Memo
+from fastcache._memo import CacheInfo, Memo, share_between_threads
 from fastcache._ttl import check_ttl
 
 TYPE_CHECKING = False
@@ -164,6 +164,7 @@ def _decorated(
         memo = _memo_per_instance(function, new_runs, options)
     else:
         memo = Memo(function, runs=new_runs and new_runs(function), **options)
+    share_between_threads(memo, function)
     update_wrapper(memo, function)
     if is_async:
         mark_async(memo)

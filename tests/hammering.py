@@ -1,5 +1,6 @@
 """Running one piece of work in many threads at once, for the tests that do so."""
 
+import os
 import sys
 import sysconfig
 import threading
@@ -8,6 +9,9 @@ THREADS = 8
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 # CPython 3.13 without the GIL makes functions, types and modules immortal once a thread was started (cpython#117783).
 IMMORTALS = FREE_THREADED and sys.version_info < (3, 14)
+
+ROUNDS = int(os.environ.get("FASTCACHE_TEST_ROUNDS", 2000 if FREE_THREADED else 400))  # of each thread
+LIMIT = 40  # entries
 
 
 class Key:
@@ -40,6 +44,26 @@ class Value:
 
     def __reduce__(self):
         return Value, (self.n,)
+
+
+class Clock:
+    """Time that any thread moves on."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+MAKERS = {"int": int, "str": str, "python": Key}
+
+
+def nothing(*args):
+    pass
+
+
+def weigh(value):
+    return 1.0
 
 
 def hammer(work, threads=THREADS):

@@ -1,236 +1,26 @@
-"""Eight threads that do everything to one cache at once, started at a barrier: nothing lost, wrong, too much or left broken.
+"""Eight threads that do everything to one cached function at once, started at a barrier: nothing lost, wrong or too much.
 
 They run with the GIL too, where less can go wrong, for less long. Without it, ThreadSanitizer sees what luck hides.
 """
 
 import gc
-import pickle
 import random
-import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hammering import FREE_THREADED, THREADS, Key, Value, hammer
+from hammering import FREE_THREADED, LIMIT, MAKERS, ROUNDS, THREADS, Value, hammer, nothing
 
 import fastcache
-from fastcache import LRUCache, MemoryCache, TTLCache, lru_cache
+from fastcache import MemoryCache, lru_cache
 
 try:
     from test.test_free_threading import test_functools as theirs
 except ImportError:
     theirs = None
 
-ROUNDS = 2000 if FREE_THREADED else 400
-LIMIT = 40
 KEYS = 64
 
 pytestmark = pytest.mark.thread_unsafe(reason="starts threads of its own")
-
-
-class Clock:
-    """Time that any thread moves on."""
-
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-def nothing(*args):
-    pass
-
-
-MAPS = {
-    "lru": lambda: LRUCache(LIMIT),
-    "lru unbounded": lambda: LRUCache(None),
-    "lru weighted": lambda: LRUCache(LIMIT, lambda value: 1.0),
-    "lru with a listener": lambda: LRUCache(LIMIT, on_evict=nothing),
-    "ttl": lambda: TTLCache(LIMIT, 0.06),
-    "ttl precise": lambda: TTLCache(LIMIT, 0.001, on_evict=nothing),
-    "ttl weighted": lambda: TTLCache(LIMIT, 5, Clock(), lambda value: 1),
-}
-MAKERS = {"int": int, "str": str, "python": Key}
-
-
-def operations(cache, keys):
-    """Each operation as a function of a number below KEYS. A value belongs to its key wherever one comes out."""
-
-    def right(n, value):
-        assert value is None or value.n == n
-
-    def delete(n):
-        try:
-            del cache[keys[n]]
-        except KeyError:
-            pass
-
-    def subscript(n):
-        try:
-            right(n, cache[keys[n]])
-        except KeyError:
-            pass
-
-    def popitem(n):
-        try:
-            _, value = cache.popitem()
-            right(value.n, value)
-        except KeyError:
-            pass
-
-    def iterate(n):
-        try:
-            for key, value in cache.items():
-                assert keys[value.n] == key
-            list(cache)
-        except RuntimeError as error:
-            assert "changed during iteration" in str(error)  # noqa: PT017
-
-    def copy(n):
-        twin = cache.copy()
-        twin._check()
-        assert all(keys[value.n] == key for key, value in twin.items())
-
-    def time_passes(n):
-        if isinstance(getattr(cache, "timer", None), Clock):
-            cache.timer.now += 0.5
-
-    def limits(n):
-        if cache.maxsize is not None:
-            cache.resize(LIMIT - n % 3)
-            assert cache.maxsize <= LIMIT
-
-    def size(n):
-        assert 0 <= len(cache) <= (KEYS if cache.maxsize is None else LIMIT)
-        assert 0 <= cache.currsize <= (KEYS if cache.maxsize is None else LIMIT)
-
-    often = [
-        lambda n: cache.__setitem__(keys[n], Value(n)),
-        lambda n: right(n, cache.get(keys[n])),
-        lambda n: right(n, cache.peek(keys[n])),
-        lambda n: right(n, cache.pop(keys[n], None)),
-        lambda n: right(n, cache.setdefault(keys[n], Value(n))),
-        lambda n: keys[n] in cache,
-        subscript,
-        delete,
-        size,
-        time_passes,
-    ]
-    seldom = [
-        iterate,
-        popitem,
-        limits,
-        copy,
-        lambda n: cache.update({keys[n]: Value(n)}),
-        lambda n: repr(cache),
-        lambda n: sys.getsizeof(cache),
-        lambda n: cache == {},
-        lambda n: cache._counters(),
-    ]
-    rarely = [lambda n: cache.clear(), lambda n: gc.collect(0)]
-    if isinstance(cache, TTLCache):
-        often.append(lambda n: cache.set(keys[n], Value(n), ttl=None if cache.timer.__class__ is Clock else 0.01))
-        often.append(lambda n: cache.remaining(keys[n]))
-        seldom.append(lambda n: cache.expire())
-        seldom.append(lambda n: cache._sweep(4))
-    return often, seldom, rarely
-
-
-@pytest.mark.parametrize("make_key", MAKERS.values(), ids=MAKERS)
-@pytest.mark.parametrize("make", MAPS.values(), ids=MAPS)
-def test_map_bears_everything_at_once(make, make_key):
-    """All operations from all threads: sizes within the limit, each value at its key, all whole, nothing leaked."""
-    before = Value.alive
-    cache = make()
-    keys = [make_key(n) for n in range(KEYS)]
-
-    def work(number):
-        choose = random.Random(number)
-        often, seldom, rarely = operations(cache, keys)
-        for i in range(ROUNDS):
-            kind = rarely if i % 200 == 199 else seldom if i % 20 == 19 else often
-            choose.choice(kind)(choose.randrange(KEYS))
-
-    hammer(work)
-    cache._check()
-    assert len(cache) <= (KEYS if cache.maxsize is None else LIMIT)
-    assert all(keys[value.n] == key for key, value in cache.items())
-    cache.clear()
-    gc.collect()
-    assert Value.alive == before
-
-
-@pytest.mark.parametrize("make", [LRUCache, lambda maxsize: TTLCache(maxsize, 60)], ids=["lru", "ttl"])
-def test_map_loses_nothing(make):
-    """What the threads store under keys of their own is all there, in each thread's order, and so are the counters."""
-    cache = make(None)
-
-    def work(number):
-        for i in range(ROUNDS):
-            cache[number, i] = i
-        for i in range(ROUNDS):
-            assert cache[number, i] == i
-            assert cache.get((number, -1)) is None
-
-    hammer(work)
-    cache._check()
-    assert len(cache) == THREADS * ROUNDS
-    for number in range(THREADS):
-        assert [i for owner, i in cache if owner == number] == list(range(ROUNDS))
-    assert cache._counters() == (THREADS * ROUNDS, THREADS * ROUNDS, 0, 0)
-
-
-def test_map_pickles_while_it_changes():
-    """A pickle made while others store and delete is a whole cache of right values."""
-    cache = LRUCache(LIMIT)
-
-    def work(number):
-        for i in range(ROUNDS // 4):
-            n = (i * 7 + number) % KEYS
-            if number % 2:
-                cache[n] = str(n)
-                cache.pop((n + 9) % KEYS, None)
-            else:
-                twin = pickle.loads(pickle.dumps(cache))
-                twin._check()
-                assert all(value == str(n) for n, value in twin.items())
-
-    hammer(work)
-    cache._check()
-
-
-def test_iterator_may_be_shared():
-    """Threads that take from one iterator get each key once between them."""
-    cache = LRUCache(None)
-    for n in range(THREADS * 200):
-        cache[n] = n
-    iterator, taken = iter(cache), []
-    hammer(lambda number: taken.extend(list(iterator)))
-    assert sorted(taken) == list(range(THREADS * 200))
-    assert list(iterator) == []
-
-
-def test_ttl_serves_nothing_expired():
-    """A thread that read the time of expiry never gets the value after it, though other threads move the clock."""
-    clock = Clock()
-    cache = TTLCache(None, 10, clock)
-    lock = threading.Lock()
-
-    def work(number):
-        for i in range(ROUNDS):
-            cache[number] = i
-            stored = clock.now  # or earlier
-            with lock:
-                clock.now += 1
-            if clock.now - stored > 10:
-                assert cache.get(number) is None or clock.now - stored <= 10 + THREADS
-            before = clock.now
-            value = cache.get(number)
-            assert value is None or before < stored + 10
-
-    hammer(work)
-    cache._check()
-    clock.now += 20
-    assert len(cache) == 0
 
 
 FUNCTIONS = {
@@ -313,6 +103,29 @@ def test_function_forgets_in_each_threads_order():
     for number, order in orders.items():
         place = {n: i for i, gone in enumerate(forgotten) for n in gone}
         assert [place[n] for n in order] == sorted(place[n] for n in order), number
+    f._check()
+
+
+def test_function_forgets_in_the_order_of_use_whoever_used():
+    """Threads that use entries one after the other, with no miss in between: forgotten is what was used least recently."""
+    f = lru_cache(KEYS)(lambda x: x)
+    for n in range(KEYS):
+        f(n)
+    choose = random.Random(1)
+    uses = [choose.randrange(KEYS) for _ in range(KEYS * 6)]
+    crew = [ThreadPoolExecutor(1) for _ in range(THREADS)]
+    for n in uses:
+        assert choose.choice(crew).submit(f, n).result() == n
+    for each in crew:
+        each.shutdown()
+    last = {n: i for i, n in enumerate([*range(KEYS), *uses])}
+    expected = sorted(range(KEYS), key=last.__getitem__)
+    forgotten = []
+    for new in range(KEYS):
+        before = {n for n in range(KEYS) if f.cache_contains(n)}
+        f(-1 - new)
+        forgotten += [n for n in before if not f.cache_contains(n)]
+    assert forgotten == expected
     f._check()
 
 

@@ -1,5 +1,6 @@
 """Many threads on one cache, switching as wildly as they can: never above its size, whole after, exact counters."""
 
+import os
 import threading
 
 import pytest
@@ -7,7 +8,7 @@ from hammering import THREADS, hammer
 
 from fastcache import LRUCache, lru_cache
 
-ROUNDS = 4000
+ROUNDS = int(os.environ.get("FASTCACHE_TEST_ROUNDS", 4000))
 
 pytestmark = pytest.mark.thread_unsafe(reason="starts threads of its own")
 

@@ -18,9 +18,7 @@ from cpython.object cimport PyObject
 from libc.math cimport INFINITY
 
 from ._clock cimport coarse_now
-from ._cpython cimport (
-    DECREF, INCREF, enable_vectorcall, is_int, is_str, key_hash, raise_current, share_between_threads,
-)
+from ._cpython cimport DECREF, INCREF, enable_vectorcall, is_int, is_str, key_hash, raise_current
 from ._gate cimport Gate, GatedLookup, load_double
 from ._memo cimport Memo
 from ._ttl cimport TTLCache, read_live
@@ -103,7 +101,6 @@ cdef class Cached:
             self.gate = lookup.gate
             self.apart = apart
             self.unused = unused
-        share_between_threads(self)
 
     def __call__(self, /, *args, **kwargs):
         # For `type(f).__call__(f, ...)` only; every other way of calling goes to `vectorcall`.

@@ -169,11 +169,29 @@ cdef extern from *:
     #endif
     }
 
-    /* An object that many threads call: keep its reference count from becoming what they contend for (cpython#142631). */
-    #if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
-    #define fc_share(o) ((void)PyUnstable_Object_EnableDeferredRefcount(o))
+    /* What takes a function's place is called from many threads: keep its reference count from becoming what they contend
+       for (cpython#142631). CPython 3.13 has no call for that. It defers the counting of functions that aren't nested in
+       others, and makes them immortal when the first thread starts (cpython#117783, Objects/object.c); what takes the place
+       of such a function may live as long, and is given the same. */
+    #if !defined(Py_GIL_DISABLED)
+    #define fc_defer_counting(wrapper, function) ((void)(wrapper), (void)(function))
+    #elif PY_VERSION_HEX >= 0x030E0000
+    #define fc_defer_counting(wrapper, function) ((void)(function), (void)PyUnstable_Object_EnableDeferredRefcount(wrapper))
     #else
-    #define fc_share(o) ((void)(o))
+    #define FC_GC_BITS_DEFERRED 64      /* _PyGC_BITS_DEFERRED */
+    static inline void fc_defer_counting(PyObject *wrapper, PyObject *function) {
+        if (!PyFunction_Check(function) || wrapper->ob_tid != _Py_ThreadId()) return;
+        if (_Py_IsImmortal(function)) {
+            PyObject_GC_UnTrack(wrapper);
+            wrapper->ob_tid = _Py_UNOWNED_TID;
+            wrapper->ob_ref_local = _Py_IMMORTAL_REFCNT_LOCAL;
+            wrapper->ob_ref_shared = 0;
+        } else if (function->ob_gc_bits & FC_GC_BITS_DEFERRED && !(wrapper->ob_gc_bits & FC_GC_BITS_DEFERRED)) {
+            wrapper->ob_gc_bits |= FC_GC_BITS_DEFERRED;
+            wrapper->ob_ref_local += 1;
+            wrapper->ob_ref_shared = _Py_REF_QUEUED;
+        }
+    }
     #endif
 
     /* What a weak reference refers to, borrowed, for comparing only; None when that is gone. */
@@ -212,7 +230,7 @@ cdef extern from *:
     bint str_equal "fc_str_equal"(PyObject* a, PyObject* b) noexcept
     int plain_equal "fc_plain_equal"(PyObject* a, PyObject* b) noexcept
     PyObject* referent "fc_referent"(PyObject* reference) noexcept
-    void share_between_threads "fc_share"(object o) noexcept
+    void defer_counting "fc_defer_counting"(object wrapper, object function) noexcept
     void enable_vectorcall "fc_enable_vectorcall"(object type, Py_ssize_t offset, bint binds) noexcept
     bint likely "fc_likely"(bint x) noexcept nogil
     void prefetch "fc_prefetch"(const void* p) noexcept nogil

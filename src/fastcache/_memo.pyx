@@ -26,8 +26,8 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from ._clock cimport PRECISE_BELOW_MS, coarse_now, precise_now
 from ._cpython cimport (
-    DECREF, INCREF, Section, is_int, is_str, key_hash, enable_vectorcall, likely, plain_equal,
-    section_begin, section_end, share_between_threads, small_int, known_str_hash, str_equal, str_hash,
+    DECREF, INCREF, Section, defer_counting, is_int, is_str, key_hash, enable_vectorcall, likely, plain_equal,
+    section_begin, section_end, small_int, known_str_hash, str_equal, str_hash,
 )
 from ._expiry cimport expiry_append
 from ._links cimport move_to_front
@@ -58,6 +58,8 @@ cdef extern from "Python.h":
 CacheInfo = namedtuple("CacheInfo", ["hits", "misses", "maxsize", "currsize"])
 CacheInfo.__module__ = "fastcache"
 CacheInfo.__doc__ = "What `cache_info()` of a cached function returns."
+
+cdef uint64_t LOOK_AGAIN = 0xFFFFFFFFFFFFFFFF   # as `changes`: no table has seen that many
 
 cdef enum:
     RECLAIM_PER_STORE = 2   # expired entries removed by each store: more than one, so that a backlog shrinks; no pauses
@@ -137,7 +139,6 @@ cdef class Memo(Table):
             self.vectorcall = call_expiring if self.expiring else call_ordered if self.ordered else call_unordered
             if not typed:
                 self.otherwise = <EntryPoint>call_positional
-        share_between_threads(self)
 
     def __call__(self, /, *args, **kwargs):
         # For `type(f).__call__(f, ...)` only; every other way of calling goes to `vectorcall`.
@@ -256,7 +257,7 @@ cdef class Memo(Table):
         """Store the result of a run, unless there is one already. Returns what had to go, for the caller to release."""
         cdef list kept = []
         if self.limit:
-            self.insert(key.key, key.hash, value, self.changes + 1, kept)
+            self.insert(key.key, key.hash, value, LOOK_AGAIN, kept)
         return kept
 
     def peek(self, CallKey key not None, default):
@@ -304,6 +305,7 @@ cdef class Memo(Table):
     cdef int insert(self, object key, Py_hash_t hash, object value, uint64_t changes, list kept) except -1:
         """Store a result, unless one appeared since `changes`; make room by what expired, else by the least recent.
 
+        `changes`: as of a lookup that missed; LOOK_AGAIN where there was none.
         `kept`, where the caller holds a lock, gets the references of what went: releasing them may run any code.
         """
         cdef Entry[RECLAIM_PER_STORE + 1] gone
@@ -800,6 +802,11 @@ cdef object share(Memo self, Call* call):
     for i in range(n):
         args.append(<object>call.args[i])
     return self.runs(self, make_key(self, call), tuple(args), kwargs)
+
+
+def share_between_threads(wrapper, function):
+    """Prepare a new object, which takes a function's place, for being called by many threads at once."""
+    defer_counting(wrapper, function)
 
 
 # Before anyone can make a subclass or an instance. `__call__` in the type's dict stays a wrapper of the method above.

@@ -15,9 +15,7 @@ cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
-from ._cpython cimport (
-    INCREF, Section, enable_vectorcall, likely, raise_current, referent, section_begin, section_end, share_between_threads,
-)
+from ._cpython cimport INCREF, Section, enable_vectorcall, likely, raise_current, referent, section_begin, section_end
 from ._memo cimport Counts, Memo
 from ._readers cimport Stripe
 from ._table cimport (
@@ -65,7 +63,6 @@ cdef class MethodMemo(Table):
         self.parameters = parameters
         self.maxsize = parameters["maxsize"]
         self.weak_self = ref(self)
-        share_between_threads(self)
 
     def __call__(self, /, *args, **kwargs):
         return PyVectorcall_Call(self, args, kwargs)

@@ -9,23 +9,26 @@ lines of its own; a thread reads under the lock of its stripe only (threads are 
 so the first STRIPES of them share none), and notes there what it used, in a list of its own over the same slot numbers.
 A writer, which has the table's critical section, takes the locks of all stripes before its first change
 (`exclude_readers` in _table.pxd), adds their counters to the table's and moves what they used to the front of its list,
-each stripe in its own order: so one thread, and threads that follow one another with a change in between, see exact
-LRU order.
+in the order of the moments that they noted: so the order is exactly that of the last uses, whichever threads they were in.
 
-Cost. A hit is one atomic exchange; a change one for each stripe that was ever used, and the moves that hits put off, each
-at most once. A stripe takes 128 bytes, and 8 for each slot where the order of use counts, from the first hit on.
+Cost. A hit is one atomic exchange and one reading of the processor's counter; a change one exchange for each stripe that was
+ever used, and the moves that hits put off, each at most once for each thread that used the entry. A stripe takes 128 bytes,
+and 16 for each slot where the order of use counts, from the first hit on.
 
 Rules
   1. While a stripe is held nothing may run Python code, wait or allocate, but in `exclude_readers` (which can't fail).
   2. A stripe's lock is waited for by spinning: who has it is never suspended by the interpreter, only by the system.
   3. The section comes first, then the stripes; who has a stripe must not ask for a section.
 """
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from ._clock cimport ticks
 
 cdef extern from *:
     """
     #ifndef FASTCACHE_READERS_H
     #define FASTCACHE_READERS_H
+    #define FC_MAX_STRIPES 16   /* more threads than that share some; a table has 128 bytes of pointers for them */
     #ifdef Py_GIL_DISABLED
       #ifdef _WIN32
         #ifndef WIN32_LEAN_AND_MEAN
@@ -37,7 +40,7 @@ cdef extern from *:
         #include <sched.h>
         #define fc_yield() sched_yield()
       #endif
-      #define FC_STRIPES 16     /* more threads than that share some; a table has 128 bytes of pointers for them */
+      #define FC_STRIPES FC_MAX_STRIPES
       typedef struct { void *stripes[FC_STRIPES]; } fc_readers;
       #define fc_place(readers, i) (&(readers)->stripes[i])
       /* Thread states are numbered in the order of their creation. */
@@ -67,6 +70,7 @@ cdef extern from *:
     #endif
     #endif
     """
+    enum: MAX_STRIPES "FC_MAX_STRIPES"
     enum: STRIPES "FC_STRIPES"
     ctypedef struct Readers "fc_readers":
         pass
@@ -82,6 +86,7 @@ cdef extern from *:
 cdef struct Use:
     uint32_t prev       # towards the most recent; 0: the most recent itself, or none of them
     uint32_t next
+    uint64_t moment     # of the last use, by `ticks`
 
 cdef struct Stripe:
     int busy            # its lock
@@ -96,6 +101,7 @@ cdef inline void note_use(Use* uses, uint32_t s) noexcept:
     """Make a slot the most recently used one of a stripe."""
     cdef uint32_t head = uses[0].next
     cdef uint32_t prev
+    uses[s].moment = ticks()
     if head != s:
         prev = uses[s].prev
         if prev:                        # in the list, and not its head

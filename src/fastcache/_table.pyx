@@ -13,7 +13,7 @@ from ._cpython cimport DECREF, INCREF, RichCompare, Section, hint_large, plain_e
 from ._expiry cimport expiry_remove
 from ._links cimport Slot, move_to_front, unlink
 from ._readers cimport (
-    STRIPES, Stripe, Use, load_stripe, own_place, place_of, store_stripe, unlock, wait_for_lock,
+    MAX_STRIPES, STRIPES, Stripe, Use, load_stripe, own_place, place_of, store_stripe, unlock, wait_for_lock,
 )
 
 cdef enum:
@@ -157,9 +157,8 @@ cdef class Table:
 
     cdef int stop_readers(self) noexcept:
         cdef Stripe* stripe
-        cdef Use* uses
-        cdef uint32_t s, newer
-        cdef int i
+        cdef Use* orders[MAX_STRIPES]
+        cdef int i, n = 0
         for i in range(STRIPES):
             stripe = <Stripe*>load_stripe(place_of(&self.readers, i))
             if stripe == NULL:
@@ -168,16 +167,11 @@ cdef class Table:
             self.hits += stripe.hits
             self.misses += stripe.misses
             stripe.hits = stripe.misses = 0
-            uses = stripe.uses
-            if uses == NULL:
-                continue
-            s = uses[0].prev                    # the least recent first
-            uses[0].prev = uses[0].next = 0
-            while s:
-                newer = uses[s].prev
-                uses[s].prev = uses[s].next = 0
-                move_to_front(self.slots, s)
-                s = newer
+            if stripe.uses != NULL and stripe.uses[0].prev:
+                orders[n] = stripe.uses
+                n += 1
+        while n:
+            n = move_oldest(self.slots, orders, n)
         return 0
 
     def __sizeof__(self):
@@ -249,6 +243,26 @@ cdef class Table:
                 assert n <= self.used, "the list runs in a circle"
                 s = self.slots[s].next
             assert n == self.used, (n, self.used)
+
+
+cdef inline int move_oldest(Slot* slots, Use** orders, int n) noexcept:
+    """Move the least recent use of n stripes, none of them empty, on to the list; how many are still not empty."""
+    cdef int i, oldest = 0
+    cdef Use* uses
+    cdef uint32_t s
+    for i in range(1, n):
+        if orders[i][orders[i][0].prev].moment < orders[oldest][orders[oldest][0].prev].moment:
+            oldest = i
+    uses = orders[oldest]
+    s = uses[0].prev
+    uses[0].prev = uses[s].prev
+    uses[s].prev = uses[s].next = 0
+    move_to_front(slots, s)
+    if uses[0].prev == 0:
+        uses[0].next = 0
+        n -= 1
+        orders[oldest] = orders[n]
+    return n
 
 
 cdef int provide_stripe(Table t) except -1:

@@ -70,15 +70,19 @@ cdef inline PyObject* read_live(TTLCache map, PyObject* key, Py_hash_t hash, dou
     cdef Py_ssize_t s
     cdef Section section
     cdef PyObject* value = NULL
-    if map.precise or map._timer is not None:
+    cdef double now = coarse
+    cdef bint timed = map._timer is not None
+    if timed:
         map.tick()
-    else:
-        if coarse < 0:
-            coarse = coarse_now()
-        if coarse > map.now:
-            map.now = coarse
     section_begin(&section, map)
     try:
+        if not timed:
+            if map.precise:
+                now = map.clock()
+            elif now < 0:
+                now = coarse_now()
+            if now > map.now:
+                map.now = now
         s = lookup(map, key, hash)
         if s and map.now < map.expiry[s].deadline and (apart == NULL or type_of(map.slots[s].value) != apart):
             move_to_front(map.slots, s)
