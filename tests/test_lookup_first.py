@@ -98,6 +98,35 @@ def test_error_of_a_key_is_raised_where_the_method_raises_it():
         asyncio.run(awaitable)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("cache", [MemoryCache(), AsyncMemoryCache()], ids=["def", "async def"])
+def test_error_in_the_midst_of_a_lookup_is_not_lost(error, cache):
+    """Also one that a key's comparison raises once only, as an interrupt does. (An `async def` may ask again.)"""
+
+    class Key:
+        raises = False
+
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            if Key.raises:
+                Key.raises = error is ValueError and isinstance(cache, AsyncMemoryCache)
+                raise error
+            return self is other
+
+    async def aget():
+        return await cache.get(Key())
+
+    (cache if isinstance(cache, MemoryCache) else cache._cache).set(Key(), 1)
+    Key.raises = True
+    try:
+        with pytest.raises(error):
+            cache.get(Key()) if isinstance(cache, MemoryCache) else asyncio.run(aget())
+    finally:
+        Key.raises = False
+
+
 def test_subclass_replaces_it_and_calls_it():
     """Through super(), as any method."""
 

@@ -137,7 +137,7 @@ cdef class LookupFirst:
     """LookupFirst(method, arguments, apart, ready=None)\n--\n
     A method of a `HasLookup` that needn't be called where the value of its first argument, a key, is at hand.
 
-    method: what is called for all else: a miss, a shut gate, a value of type `apart`, an error of the key's, any keyword.
+    method: what is called for all else: a miss, a shut gate, a value of type `apart`, any keyword.
     arguments: how many it must be given by position, the key among them; one more may be; with others it is asked itself.
     ready: what it makes of the value is returned, for an `async def` something to be awaited; None: the value itself.
 
@@ -174,7 +174,10 @@ cdef PyObject* call_first(LookupFirst self, PyObject** args, size_t nargsf, PyOb
     cdef PyObject* found = NULL
     if kwnames == NULL and (n == self.arguments or n == self.arguments + 1) and isinstance(<object>args[0], HasLookup):
         if (<HasLookup>args[0])._gated is not None:
-            found = at_hand((<HasLookup>args[0])._gated, args[1], <PyObject*>self.apart)
+            if self.ready is None:
+                found = at_hand((<HasLookup>args[0])._gated, args[1], <PyObject*>self.apart)
+            else:
+                found = at_hand_or_later((<HasLookup>args[0])._gated, args[1], <PyObject*>self.apart)
     if found == NULL:
         return PyObject_Vectorcall(<PyObject*>self.method, args, nargsf, kwnames)
     if self.ready is None:
@@ -186,15 +189,20 @@ cdef PyObject* call_first(LookupFirst self, PyObject** args, size_t nargsf, PyOb
     return <PyObject*>value
 
 
-cdef PyObject* at_hand(GatedLookup lookup, PyObject* key, PyObject* apart) noexcept:
-    """The value of a key, unless it is `apart`; NULL where there is none, or no answer: the method then has the error."""
+cdef inline PyObject* at_hand(GatedLookup lookup, PyObject* key, PyObject* apart) except? NULL:
+    """The value of a key, unless it is `apart`; NULL where there is none."""
     cdef double closes = load_double(&lookup.gate.closes), now = -INFINITY
+    if closes != INFINITY:
+        now = coarse_now()
+        if not now < closes:
+            return NULL
+    return read_live(lookup.map, key, key_hash(key), now, apart)
+
+
+cdef PyObject* at_hand_or_later(GatedLookup lookup, PyObject* key, PyObject* apart) except? NULL:
+    """The same, and NULL for an error of the key's: an `async def` raises none when it is called, only when it is awaited."""
     try:
-        if closes != INFINITY:
-            now = coarse_now()
-            if not now < closes:
-                return NULL
-        return read_live(lookup.map, key, key_hash(key), now, apart)
+        return at_hand(lookup, key, apart)
     except Exception:
         return NULL
 
