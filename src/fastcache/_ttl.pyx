@@ -443,7 +443,7 @@ cdef class TTLCache(LRUCache):
                 raise ConfigurationError(f"ttl {ttl!r} can't be added to what the timer returns") from error
             if not span > 0:
                 raise ConfigurationError(f"ttl must be greater than 0, not {ttl!r}")
-        self.store(key, value, span)
+        self.store(key, value, span, NULL)
 
     def remaining(self, key):
         """Seconds until a key expires; `math.inf` if it never does, None if it is absent or has expired. O(1)."""
