@@ -34,6 +34,7 @@ cdef enum Kind:
     ITEMS
 
 cdef object ABSENT = object()   # "no such entry", where any value is possible
+cdef str INITIALISED = "the cache was changed by __init__ while an entry was being stored"
 
 
 @cython.trashcan(True)      # a cache in a cache in a cache, 100,000 deep, is released on a short C stack
@@ -95,6 +96,7 @@ cdef class LRUCache(Table):
         cdef Contents contents = self.detach_all()
         self.overrides = overrides
         self.weighted = weighted
+        self.miscounted = False
         self._getsizeof = getsizeof
         self._on_evict = on_evict
         self._total = 0
@@ -195,11 +197,11 @@ cdef class LRUCache(Table):
             if self.weighted:
                 for i in range(n):
                     weight = <object>entries[i].weight
-                    while True:
-                        before = self._total
-                        after = before - weight     # may run code that changes the total
-                        if self._total is before:
-                            break
+                    before = self._total
+                    after = before - weight         # may run code that changes the total
+                    if self._total is not before:
+                        self.miscounted = True
+                        break
                     self._total = after
                 subtracted = True
             if gone is not None:
@@ -226,7 +228,7 @@ cdef class LRUCache(Table):
             before = self._total
             changes = self.changes
             s = 1
-            while s <= self.top:                    # an addition may run code that changes the cache
+            while s <= self.top and self.changes == changes:    # an addition may run code that changes the cache
                 if self.slots[s].key != NULL:
                     weight = <object>self.weights[s]
                     total = total + weight
@@ -324,6 +326,8 @@ cdef class LRUCache(Table):
         cdef Py_ssize_t s = lookup(self, key, hash)
         cdef Entry old
         cdef object old_value
+        if self.weighted:
+            raise RuntimeError(INITIALISED)
         if s and present != NULL and self.is_present(s, present):
             return True
         if self.expiring:
@@ -369,6 +373,8 @@ cdef class LRUCache(Table):
         while True:
             self.recount()
             s = lookup(self, key, hash)
+            if not self.weighted:
+                raise RuntimeError(INITIALISED)
             if s and present != NULL and self.is_present(s, present):
                 return True
             changes = self.changes
@@ -718,8 +724,8 @@ cdef class LRUCache(Table):
         cdef bint fits = False
         cdef object bound = INFINITY if maxsize is None else maxsize
         cdef uint32_t limit
+        cdef bint weighted
         check_maxsize(maxsize)
-        limit = limit_of(bound, self.weighted)
         self.prepare()
         try:
             while not fits:
@@ -727,7 +733,11 @@ cdef class LRUCache(Table):
                 try:
                     self.sweep(gone)
                     while True:
+                        weighted = self.weighted
+                        limit = limit_of(bound, weighted)
                         fits = self.fits(bound, limit)
+                        if self.weighted != weighted:
+                            continue                # what ran meanwhile initialised the cache again
                         if fits or self.overrides & (POPITEM | DELITEM):
                             break
                         self.evict(gone)

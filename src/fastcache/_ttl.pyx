@@ -222,7 +222,7 @@ cdef class TTLCache(LRUCache):
         section_begin(&section, self)
         try:
             self.recount()
-            if self.used and self.next_deadline() <= self.now:
+            if self.weighted and self.used and self.next_deadline() <= self.now:
                 expired = self.expired()
                 for i in range(len(expired)):
                     expired[i] = <object>self.weights[<uint32_t>expired[i]]
