@@ -20,7 +20,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench chaos lint types build wheels coverage clean pytest freethreaded sanitize leaks
+.PHONY: help demo test bench chaos lint types build wheels coverage clean pytest freethreaded sanitize leaks fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,9 @@ sanitize: $(VENV)/.built ## the in-memory tests under AddressSanitizer and Undef
 
 leaks: $(VENV)/.built ## flat memory, counts of references on a debug CPython, valgrind (SHORT=1: in a minute)
 	@tools/leaks $(PY) $(if $(SHORT),short)
+
+fuzz: $(VENV)/.built ## operations at random, within each other and without memory; bytes from anywhere (SHORT=1: a minute)
+	@tools/fuzz $(PY) $(if $(SHORT),short)
 
 freethreaded: ## the in-memory tests without the GIL (FREETHREADED=python3.14t; SHORT=1: once only)
 	@tools/freethreaded "$(FREETHREADED)" $(if $(SHORT),short)

@@ -1,6 +1,7 @@
 """Hypothesis profiles, and what several test files share.
 
-`FASTCACHE_TEST_PROFILE=thorough` makes every hypothesis test look much further, at random; it prints how to repeat it.
+`FASTCACHE_TEST_PROFILE=fuzz` makes every hypothesis test look further, at random, and `thorough` much further; both print
+how to repeat what they found. `make fuzz` does the former with the tests that gain by it.
 """
 
 import gc
@@ -23,6 +24,8 @@ PROFILE = os.environ.get("FASTCACHE_TEST_PROFILE", "default")
 unhurried = [HealthCheck.too_slow, HealthCheck.data_too_large]
 common = {"deadline": None, "database": None, "suppress_health_check": unhurried}
 settings.register_profile("default", max_examples=60, stateful_step_count=40, derandomize=True, **common)
+settings.register_profile("fuzz-short", max_examples=60, stateful_step_count=40, print_blob=True, **common)
+settings.register_profile("fuzz", max_examples=500, stateful_step_count=100, print_blob=True, **common)
 settings.register_profile("thorough", max_examples=3000, stateful_step_count=100, print_blob=True, **common)
 settings.load_profile(PROFILE)
 

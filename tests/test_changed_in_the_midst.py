@@ -94,6 +94,28 @@ def test_weight_that_cannot_be_subtracted_leaves_an_empty_cache_empty():
     assert cache.currsize == 6
 
 
+@pytest.mark.parametrize("sizes", [(None, len), (len, None)])
+def test_store_is_refused_when_an_eq_initialises_the_cache_again(sizes):
+    """Weighed or not is decided before: an entry with no weight must not come among others, nor the other way round."""
+    before, after = sizes
+
+    def initialise():
+        if armed:
+            armed.pop()
+            cache.__init__(10, after)
+            cache["x"] = "yz"
+
+    armed = []
+    first, second = colliding(initialise)
+    cache = LRUCache(10, before)
+    cache[first] = "a"
+    armed += [1]
+    with pytest.raises(RuntimeError, match="changed by __init__"):
+        cache[second] = "b"
+    cache._check()
+    assert dict(cache.items()) == {"x": "yz"}
+
+
 def test_comparison_of_a_weight_may_resize():
     """The bound that a weight is compared with stays alive during the comparison."""
 

@@ -44,17 +44,20 @@ cdef class LRUCache(Table):
     cdef int report(self, list gone) except -1
     cdef bint fits(self, object bound, uint32_t limit) except -1
     cdef int store_in_turns(
-        self, PyObject* k, Py_hash_t hash, PyObject* v, object weight, double ttl, list gone) except -1
+        self, PyObject* k, Py_hash_t hash, PyObject* v, object weight, double ttl, PyObject** present, list gone) except -1
     cdef int drop(self, Entry entry, str cause, list gone) except -1
     cdef int drop_all(self, Entry* entries, uint32_t n, str cause, list gone) except -1
     cdef int recount(self) except -1
     cdef int evict(self, list gone) except -1
     cdef int call_popitem(self) except -1
     cdef object size_of(self, object value)
-    cdef int store(self, object key, object value, double ttl) except -1
-    cdef bint try_store(self, PyObject* key, Py_hash_t hash, PyObject* value, double ttl, list gone) except -1
+    cdef int store(self, object key, object value, double ttl, PyObject** present) except -1
+    cdef bint is_present(self, uint32_t s, PyObject** present) noexcept
+    cdef bint try_store(
+        self, PyObject* key, Py_hash_t hash, PyObject* value, double ttl, PyObject** present, list gone) except -1
     cdef bint try_store_weighted(
-        self, PyObject* key, Py_hash_t hash, PyObject* value, object weight, double ttl, list gone) except -1
+        self, PyObject* key, Py_hash_t hash, PyObject* value, object weight, double ttl, PyObject** present,
+        list gone) except -1
     cdef object read(self, object key, bint touch)          # the value of a live entry, or ABSENT
     cdef object remove(self, object key)                    # the same, taken out
     cdef uint64_t edits(self) noexcept                      # changes other than by the passing of time

@@ -14,7 +14,7 @@ from cpython.object cimport PyObject
 from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from ._cpython cimport DECREF, INCREF, Section, key_hash, section_begin, section_end
+from ._cpython cimport DECREF, INCREF, XDECREF, Section, key_hash, section_begin, section_end
 from ._links cimport Slot, move_to_front
 from ._table cimport MAX_ENTRIES, Contents, Entry, Table, lookup, place, release, release_all
 
@@ -34,6 +34,7 @@ cdef enum Kind:
     ITEMS
 
 cdef object ABSENT = object()   # "no such entry", where any value is possible
+cdef str INITIALISED = "the cache was changed by __init__ while an entry was being stored"
 
 
 @cython.trashcan(True)      # a cache in a cache in a cache, 100,000 deep, is released on a short C stack
@@ -58,8 +59,8 @@ cdef class LRUCache(Table):
     Raises ValueError when a single value is larger than `maxsize` ("value too large") and TypeError for an unhashable
     key; both leave the cache as it was.
 
-    Thread-safety: every method is atomic, but `setdefault` and `update`, which look up or store more than once;
-    functions of the user (`getsizeof`, `on_evict`, `__eq__`) run unlocked.
+    Thread-safety: every method is atomic, but `update`, which stores more than once; functions of the user (`getsizeof`,
+    `on_evict`, `__eq__`) run unlocked.
 
     >>> cache = LRUCache(2)
     >>> cache["a"], cache["b"] = 1, 2
@@ -95,6 +96,7 @@ cdef class LRUCache(Table):
         cdef Contents contents = self.detach_all()
         self.overrides = overrides
         self.weighted = weighted
+        self.miscounted = False
         self._getsizeof = getsizeof
         self._on_evict = on_evict
         self._total = 0
@@ -195,11 +197,11 @@ cdef class LRUCache(Table):
             if self.weighted:
                 for i in range(n):
                     weight = <object>entries[i].weight
-                    while True:
-                        before = self._total
-                        after = before - weight     # may run code that changes the total
-                        if self._total is before:
-                            break
+                    before = self._total
+                    after = before - weight         # may run code that changes the total
+                    if self._total is not before:
+                        self.miscounted = True
+                        break
                     self._total = after
                 subtracted = True
             if gone is not None:
@@ -226,7 +228,7 @@ cdef class LRUCache(Table):
             before = self._total
             changes = self.changes
             s = 1
-            while s <= self.top:                    # an addition may run code that changes the cache
+            while s <= self.top and self.changes == changes:    # an addition may run code that changes the cache
                 if self.slots[s].key != NULL:
                     weight = <object>self.weights[s]
                     total = total + weight
@@ -277,7 +279,8 @@ cdef class LRUCache(Table):
             raise ValueError("value size must be non-negative")
         return size
 
-    cdef int store(self, object key, object value, double ttl) except -1:
+    cdef int store(self, object key, object value, double ttl, PyObject** present) except -1:
+        """Store an entry. With `present`: unless the key is there; its value is then put there, as a new reference."""
         cdef PyObject* k = <PyObject*>key
         cdef PyObject* v = <PyObject*>value
         cdef Py_hash_t hash = key_hash(k)
@@ -286,9 +289,9 @@ cdef class LRUCache(Table):
         if self.expiring:
             self.prepare()
         if gone is None:
-            return self.store_in_turns(k, hash, v, weight, ttl, None)
+            return self.store_in_turns(k, hash, v, weight, ttl, present, None)
         try:
-            self.store_in_turns(k, hash, v, weight, ttl, gone)
+            self.store_in_turns(k, hash, v, weight, ttl, present, gone)
         except BaseException:
             self.report(gone)
             raise
@@ -297,7 +300,8 @@ cdef class LRUCache(Table):
         return 0
 
     cdef int store_in_turns(
-            self, PyObject* k, Py_hash_t hash, PyObject* v, object weight, double ttl, list gone) except -1:
+            self, PyObject* k, Py_hash_t hash, PyObject* v, object weight, double ttl, PyObject** present,
+            list gone) except -1:
         """Try to store; where a subclass makes room, let it, and try again."""
         cdef Section section
         cdef bint stored = False
@@ -307,20 +311,25 @@ cdef class LRUCache(Table):
                 if self.expiring:
                     self.sweep(gone)
                 if self.weighted:
-                    stored = self.try_store_weighted(k, hash, v, weight, ttl, gone)
+                    stored = self.try_store_weighted(k, hash, v, weight, ttl, present, gone)
                 else:
-                    stored = self.try_store(k, hash, v, ttl, gone)
+                    stored = self.try_store(k, hash, v, ttl, present, gone)
             finally:
                 section_end(&section)
             if not stored:
                 self.call_popitem()
         return 0
 
-    cdef bint try_store(self, PyObject* key, Py_hash_t hash, PyObject* value, double ttl, list gone) except -1:
+    cdef bint try_store(
+            self, PyObject* key, Py_hash_t hash, PyObject* value, double ttl, PyObject** present, list gone) except -1:
         """Store an entry; False when popitem() is overridden and has to make room first."""
         cdef Py_ssize_t s = lookup(self, key, hash)
         cdef Entry old
         cdef object old_value
+        if self.weighted:
+            raise RuntimeError(INITIALISED)
+        if s and present != NULL and self.is_present(s, present):
+            return True
         if self.expiring:
             self.foresee(ttl)
         if s:
@@ -354,7 +363,8 @@ cdef class LRUCache(Table):
         return True
 
     cdef bint try_store_weighted(
-            self, PyObject* key, Py_hash_t hash, PyObject* value, object weight, double ttl, list gone) except -1:
+            self, PyObject* key, Py_hash_t hash, PyObject* value, object weight, double ttl, PyObject** present,
+            list gone) except -1:
         """The same by weight. Arithmetic on the user's numbers may run code, so each round looks the key up again."""
         cdef Py_ssize_t s
         cdef object growth, old_value, before, replaced, bound
@@ -363,6 +373,10 @@ cdef class LRUCache(Table):
         while True:
             self.recount()
             s = lookup(self, key, hash)
+            if not self.weighted:
+                raise RuntimeError(INITIALISED)
+            if s and present != NULL and self.is_present(s, present):
+                return True
             changes = self.changes
             before = self._total
             replaced = <object>self.weights[s] if s else None
@@ -406,6 +420,15 @@ cdef class LRUCache(Table):
         self.weights[s] = <PyObject*>weight
         self._total = total
         self.stamp(s, ttl)
+        return True
+
+    cdef bint is_present(self, uint32_t s, PyObject** present) noexcept:
+        """Whether an entry is alive; its value is then used."""
+        if not self.alive(s):
+            return False
+        move_to_front(self.slots, s)
+        present[0] = self.slots[s].value
+        INCREF(present[0])
         return True
 
     cdef object read(self, object key, bint touch):
@@ -517,7 +540,7 @@ cdef class LRUCache(Table):
         raise KeyError(key)
 
     def __setitem__(self, key, value):
-        self.store(key, value, NAN)
+        self.store(key, value, NAN, NULL)
 
     def __delitem__(self, key):
         if self.remove(key) is ABSENT:
@@ -640,17 +663,24 @@ cdef class LRUCache(Table):
         return key, value
 
     def setdefault(self, key, default=None):
-        """The value of a key; when absent, `default` is stored and returned. O(1)."""
+        """The value of a key; when absent, `default` is stored and returned. O(1).
+
+        Atomic, unless a subclass overrides how items are read or stored: of simultaneous callers all get the same object.
+        """
+        cdef PyObject* present = NULL
         if self.overrides & ITEM_ACCESS:
             if key in self:
                 return self[key]
             self[key] = default
             return default
         value = self.read(key, True)
-        if value is ABSENT:
-            self.store(key, default, NAN)
-            return default
-        return value
+        if value is not ABSENT:
+            return value
+        try:
+            self.store(key, default, NAN, &present)     # looks again: what runs meanwhile may have stored the key
+            return default if present == NULL else <object>present
+        finally:
+            XDECREF(present)
 
     def update(self, other=(), /, **kwargs):
         """Store every pair of a mapping or of an iterable of pairs, then the keyword arguments, in order."""
@@ -694,8 +724,8 @@ cdef class LRUCache(Table):
         cdef bint fits = False
         cdef object bound = INFINITY if maxsize is None else maxsize
         cdef uint32_t limit
+        cdef bint weighted
         check_maxsize(maxsize)
-        limit = limit_of(bound, self.weighted)
         self.prepare()
         try:
             while not fits:
@@ -703,7 +733,11 @@ cdef class LRUCache(Table):
                 try:
                     self.sweep(gone)
                     while True:
+                        weighted = self.weighted
+                        limit = limit_of(bound, weighted)
                         fits = self.fits(bound, limit)
+                        if self.weighted != weighted:
+                            continue                # what ran meanwhile initialised the cache again
                         if fits or self.overrides & (POPITEM | DELITEM):
                             break
                         self.evict(gone)

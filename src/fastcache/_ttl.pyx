@@ -222,7 +222,7 @@ cdef class TTLCache(LRUCache):
         section_begin(&section, self)
         try:
             self.recount()
-            if self.used and self.next_deadline() <= self.now:
+            if self.weighted and self.used and self.next_deadline() <= self.now:
                 expired = self.expired()
                 for i in range(len(expired)):
                     expired[i] = <object>self.weights[<uint32_t>expired[i]]
@@ -443,7 +443,7 @@ cdef class TTLCache(LRUCache):
                 raise ConfigurationError(f"ttl {ttl!r} can't be added to what the timer returns") from error
             if not span > 0:
                 raise ConfigurationError(f"ttl must be greater than 0, not {ttl!r}")
-        self.store(key, value, span)
+        self.store(key, value, span, NULL)
 
     def remaining(self, key):
         """Seconds until a key expires; `math.inf` if it never does, None if it is absent or has expired. O(1)."""
