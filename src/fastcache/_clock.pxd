@@ -8,8 +8,8 @@ Two of them, because reading a precise clock (25 ns on Linux) costs more than a 
 
 Neither is set back or forward by anyone. Their zero points may differ. Neither can fail, and neither runs Python code.
 
-And `ticks()`, which tells no time but only what came first, on whichever cores: the processor's own counter (16 ns in a virtual machine), which
-all cores share on every machine whose system takes its time from it.
+And `ticks()`, which tells no time but only what came first, on whichever cores: the processor's own counter (16 ns in a
+virtual machine), which all cores share on every machine whose system takes its time from it.
 """
 from libc.stdint cimport uint64_t
 
