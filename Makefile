@@ -20,7 +20,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench chaos lint types build wheels coverage clean pytest freethreaded sanitize leaks fuzz
+.PHONY: help demo test bench chaos lint types build wheels coverage clean pytest freethreaded tsan sanitize leaks fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,9 @@ fuzz: $(VENV)/.built ## operations at random, within each other and without memo
 
 freethreaded: ## the in-memory tests without the GIL (FREETHREADED=python3.14t; SHORT=1: once only)
 	@tools/freethreaded "$(FREETHREADED)" $(if $(SHORT),short)
+
+tsan: ## the tests under threads with ThreadSanitizer (TSAN_PYTHON=: a CPython that was built with it)
+	@FREETHREADED="$(FREETHREADED)" tools/tsan "$(TSAN_PYTHON)" $(ARGS)
 
 build: $(VENV)/.built ## an sdist, and a wheel built from it, in dist/
 	rm -rf dist

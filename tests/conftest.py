@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import TestCase
 
 import pytest
 from faces import Face
@@ -32,6 +33,31 @@ settings.load_profile(PROFILE)
 
 def pytest_report_header() -> str:
     return f"hypothesis profile: {PROFILE} (default is derandomized: its seed is the test itself)"
+
+
+# What can't be run by several threads at once (pytest-run-parallel), beside the tests that say so themselves: they would get
+# and change one and the same of these fixtures,
+SHARED = {"face", "clock", "make", "log", "on_evict", "gone", "cache", "memory", "front", "engine", "database", "redis"}
+SHARED |= {"worker", "idle_janitor", "_clean", "monkeypatch"}
+# or start threads, up to a thousand, count what is alive in the process, or use what there is once in the module.
+ALONE = {"test_flight", "test_single_flight", "test_singleflight", "test_loading", "test_loading_many", "test_patterns"}
+ALONE |= {"test_loading_stateful", "test_engine_endings", "test_janitor", "test_memory", "test_per_instance_ends"}
+ALONE |= {"test_ttl_leaks", "test_cached_methods", "test_readme", "test_examples", "test_functools_suite"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-run-parallel asks
+def pytest_itemcollected(item):
+    reason = None
+    if item.path.stem in ALONE:
+        reason = "starts threads, counts what is alive, or uses what there is once"
+    elif SHARED & set(item.fixturenames):
+        reason = "its threads would share fixtures"
+    elif "run_script" in item.fixturenames:
+        reason = "runs in a process of its own"
+    elif issubclass(item.cls or object, TestCase):
+        reason = "its threads would share one TestCase, with a state machine in it"
+    if reason:
+        item.add_marker(pytest.mark.thread_unsafe(reason=reason))
 
 
 @pytest.fixture(autouse=True)

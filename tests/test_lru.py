@@ -255,10 +255,13 @@ def test_unhashable_key_is_a_type_error(operation):
 
 
 @pytest.mark.parametrize(
-    "other", [{"b": 1, "c": 2}, [("b", 1), ("c", 2)], iter([("b", 1), ("c", 2)]), UserDict(b=1, c=2), LRUCache(2)]
+    "kind",
+    [dict, lambda pairs: pairs, iter, UserDict, lambda pairs: LRUCache(2)],
+    ids=["dict", "list", "iter", "keys", "lru"],
 )
-def test_update_takes_what_dict_takes(other):
+def test_update_takes_what_dict_takes(kind):
     """A mapping, something with keys(), pairs; then keywords, `self` and `other` among them."""
+    other = kind([("b", 1), ("c", 2)])
     if isinstance(other, LRUCache):
         other.update(b=1, c=2)
     cache = filled(keys="a", maxsize=9)

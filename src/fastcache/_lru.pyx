@@ -862,6 +862,7 @@ cdef class LRUCache(Table):
         """A shallow copy: the same keys and values in the same order, with the same limits and callbacks. O(n)."""
         return self.__copy__()
 
+    @cython.critical_section    # a janitor may be at work
     def _check(self):
         """Look for contradictions in the structure; AssertionError names the first one. O(n)."""
         Table._check(self)

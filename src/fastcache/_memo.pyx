@@ -357,6 +357,7 @@ cdef class Memo(Table):
                     release(gone[i])
         return 0
 
+    @cython.critical_section    # a janitor may be at work
     def _check(self):
         """Look for contradictions in the structure; AssertionError names the first one. O(n)."""
         Table._check(self)

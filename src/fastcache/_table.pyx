@@ -199,6 +199,7 @@ cdef class Table:
         section_end(&section)
         return size
 
+    @cython.critical_section    # a janitor may be at work
     def _check(self):
         """Walk index, slots, free list and list in both directions; AssertionError where they disagree. O(n)."""
         cdef uint32_t s, n

@@ -528,6 +528,7 @@ cdef class TTLCache(LRUCache):
             self.be_precise()
         LRUCache.__setstate__(self, state)
 
+    @cython.critical_section    # a janitor may be at work
     def _check(self):
         """Look for contradictions in the structure; AssertionError names the first one. O(n)."""
         LRUCache._check(self)
