@@ -314,7 +314,7 @@ SUBJECTS = {
     "memo": (memo, MEMO),
     "memo, typed": (lambda: memo(typed=True), MEMO),
     "memo, ttl": (lambda: memo(ttl=100), MEMO),
-    "memo, key": (lambda: memo(key=lambda *args, **kwargs: (args, *kwargs.items())), MEMO),
+    "memo, key": (lambda: memo(key=lambda *args, **kwargs: (args, *kwargs, *kwargs.values())), MEMO),
     "memo, single flight": (lambda: memo(single_flight=True), MEMO),
     "methods": (methods, METHODS),
     "methods, single flight": (lambda: methods(single_flight=True), METHODS),

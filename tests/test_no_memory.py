@@ -10,6 +10,7 @@ request alone. Each subject has a process of its own. What CPython (3.11 to 3.13
   only sees one request fail.
 * A `lambda` or `def` that is made without memory crashes 3.12 and 3.13: the loading engine, which makes some, is looked at
   on 3.11 only.
+* An iterator over a dictionary's items that is made without memory crashes 3.12.
 * An instance whose `__dict__` was asked for can't be released (3.13): see `Key` in operations.py.
 """
 
