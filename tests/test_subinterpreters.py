@@ -1,11 +1,15 @@
 """Subinterpreters: each kind is refused with an ImportError that says so, and the main interpreter is none the worse."""
 
+import os
+
 import pytest
 
 try:
     import _interpreters as interpreters  # CPython 3.13
 except ImportError:
     interpreters = pytest.importorskip("_xxsubinterpreters", reason="this CPython makes no subinterpreters")
+
+pytestmark = pytest.mark.skipif("FASTCACHE_COVERAGE_ROOT" in os.environ, reason="coverage would start in each")
 
 # "isolated": with a GIL of its own, from 3.12 on; "legacy": one that shares the GIL, as mod_wsgi's do.
 SCRIPT = """
