@@ -34,7 +34,10 @@ class OneFile(FileTracer):
 
 
 def excluded_lines(lines: list[str]) -> set[int]:
-    """Those marked `pragma: no cover`, and all of a block whose first line is."""
+    """Those marked `pragma: no cover`, all of a block whose first line is, and the first lines of inline functions.
+
+    (Cython counts the latter as lines, but what is inlined is never called, so that no call is traced; its body is.)
+    """
     excluded = set()
     block = None  # how far the line that began it is indented
     for number, line in enumerate(lines, 1):
@@ -45,7 +48,7 @@ def excluded_lines(lines: list[str]) -> set[int]:
             excluded.add(number)
             if line.partition("#")[0].rstrip().endswith(":"):
                 block = indent
-        elif block is not None:
+        elif block is not None or line.lstrip().startswith("cdef inline "):
             excluded.add(number)
     return excluded
 

@@ -97,7 +97,7 @@ cdef struct Stripe:
     void* block         # the allocation that this lies in
 
 
-cdef inline void note_use(Use* uses, uint32_t s) noexcept:
+cdef inline void note_use(Use* uses, uint32_t s) noexcept:  # pragma: no cover (without the GIL only)
     """Make a slot the most recently used one of a stripe."""
     cdef uint32_t head = uses[0].next
     cdef uint32_t prev
