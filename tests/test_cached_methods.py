@@ -115,7 +115,7 @@ class Service:
     def __eq__(self, other):
         raise AssertionError("nobody asks")
 
-    @cached(key="user:{user_id}:{lang}", ttl=60)
+    @cached(key="user:{user_id}:{lang}")
     def user(self, user_id, session=None, *, lang="en"):
         return user_id, session, lang
 
