@@ -7,13 +7,13 @@ Importing it imports redis and msgspec: the extra `fastcache-tiers[redis]`.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from fastcache.asyncmemory import AsyncMemoryCache
 from fastcache.backends import MemoryCache
-from fastcache.errors import MissingType
+from fastcache.errors import BackendError, MissingType
 from fastcache.events import OnEvent
 from fastcache.memory import NOTHING, Entry
 from fastcache.methods import declare_keywords, lookup_first
@@ -87,11 +87,14 @@ class AsyncTieredCache(Tiers):
     async def writing(self, key: Key) -> AsyncGenerator[None, None]:
         """See `TieredCache.writing`. The end is reached also when the task is cancelled."""
         held = await arun(self._loading.hold_plan(key))
+        driver: Any = self._loading.driver
         try:
             yield
-        finally:
-            driver: Any = self._loading.driver
-            await driver.finish(lambda: self._loading.invalidate_plan(key, held=held))
+        except BaseException:
+            with suppress(BackendError):  # of a cache that was closed meanwhile: the block's own error says more
+                await driver.finish(lambda: self._loading.invalidate_plan(key, held=held))
+            raise
+        await driver.finish(lambda: self._loading.invalidate_plan(key, held=held))
 
     async def exists(self, key: Key) -> bool:
         """See `TieredCache.exists`."""

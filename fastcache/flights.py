@@ -138,6 +138,7 @@ class Flights:
     def unshare_all(self) -> None:
         """Have no later caller join the runs that are under way. Their results may be stored all the same."""
         with self.lock:
+            self._landed.clear()
             for table in self._all():
                 while table:
                     key, flight = table.popitem()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakMethod, WeakSet
@@ -21,8 +20,6 @@ from fastcache.messages import Message
 from fastcache.news import News
 
 __all__ = ["Listener"]
-
-REMEMBERED = 256  # messages: more than come in the time by which one node is later than another
 
 
 class Listener:
@@ -51,18 +48,12 @@ class Listener:
         self._reporter = reporter
         self._find_hub = find_hub
         self._hub: Any = None
-        self._start_afresh()
         names = news.names
         self.tracked = (names.prefix, names.token_prefix)
         _listeners.add(self)
 
-    def _start_afresh(self) -> None:
-        self._lock = threading.Lock()
-        self._known: dict[tuple[bytes, int], None] = {}  # the last messages: a cluster sends some by each of its nodes
-
     def begin_anew(self) -> None:
         """In a forked child."""
-        self._start_afresh()
         self.heard = False
         self._hub = None
         self._news.begin_anew()
@@ -91,7 +82,7 @@ class Listener:
         return [names.channel], [names.shard_channel(anchor) for anchor in anchors]
 
     def hear(self, message: Message) -> None:
-        if message.origin == self._news.origin or not self._is_new(message):
+        if message.origin == self._news.origin:
             return  # done already, in the right order
         with _Unraisable(self):
             if message.operation == "key":
@@ -104,17 +95,6 @@ class Listener:
                 matches = glob_matcher(message.subject.decode("utf-8", "surrogateescape"))
                 self._forget_one(None)
                 self.front.drop_where(lambda name: matches(name.decode("utf-8", "surrogateescape")))
-
-    def _is_new(self, message: Message) -> bool:
-        """Whether no other line brought it: what has been loaded since then needn't be forgotten again."""
-        known = message.origin, message.version
-        with self._lock:
-            if known in self._known:
-                return False
-            self._known[known] = None
-            if len(self._known) > REMEMBERED:
-                del self._known[next(iter(self._known))]
-        return True
 
     def hear_keys(self, names: list[bytes] | None) -> None:
         with _Unraisable(self):

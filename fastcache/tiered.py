@@ -8,12 +8,12 @@ into a plan. Importing it imports redis and msgspec: the extra `fastcache-tiers[
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from fastcache.backends import MemoryCache
-from fastcache.errors import MissingType
+from fastcache.errors import BackendError, MissingType
 from fastcache.events import OnEvent
 from fastcache.memory import NOTHING, Entry
 from fastcache.methods import declare_keywords, lookup_first
@@ -115,8 +115,11 @@ class TieredCache(Tiers):
         held = run(self._loading.hold_plan(key))
         try:
             yield
-        finally:
-            run(self._loading.invalidate_plan(key, held=held))
+        except BaseException:
+            with suppress(BackendError):  # of a cache that was closed meanwhile: the block's own error says more
+                run(self._loading.invalidate_plan(key, held=held))
+            raise
+        run(self._loading.invalidate_plan(key, held=held))
 
     def exists(self, key: Key) -> bool:
         """Whether there is a value. O(1) for a copy in memory, else one round trip."""

@@ -145,8 +145,14 @@ class TierStore(TierReading):
                 for name, value in values.items()
             }
             began = monotonic()
+            # Where the line was lost or came up during the load, a tag may have got a token that wasn't heard of: Redis,
+            # which compares them, may have the value, the memory may not. Without a lease nothing says whether it is too old.
+            missed = set() if held is None else {name for name in values if held.markers[name].epoch != markers[name].epoch}
+            unheard = {name for name in missed if name not in leases}
             calls = []
-            for name, value in values.items():
+            sent = [name for name in values if name not in unheard]
+            for name in sent:
+                value = values[name]
                 data = seal(payloads[name], stale[name], errand.load_seconds, value is MISSING, tokens)
                 px = milliseconds(lives[name] + stale[name])
                 life = b"" if px is None else px
@@ -159,11 +165,11 @@ class TierStore(TierReading):
             stored = yield from self._commands._scripts_plan(PUT if errand.writes else FILL, calls)
             late = monotonic() - began
             beside = errand.policy.refresh_ahead is not None
-            refused = []
-            for name, done in zip(values, stored, strict=True):
+            refused = list(unheard)
+            for name, done in zip(sent, stored, strict=True):
                 if not self._outcome(done, errand.keys[name]):
                     refused.append(name)
-                elif self._keep(
+                elif name not in missed and self._keep(
                     errand.keys[name], errand.type, values[name], payloads[name], lives[name] - late, markers[name], tokens,
                     stale[name], errand.load_seconds, beside, only=True,
                 ):  # fmt: skip

@@ -172,7 +172,7 @@ class Writing(Storing):
 
     def _refuse_if_closed(self, error: BaseException) -> None:
         """What a closed cache didn't send is never sent: whoever writes must know."""
-        if self.store.closed:
+        if self.store.closed or self.driver.stopped:
             raise BackendError("the cache is closed, and Redis was not told of the change") from error
 
     def _post(self, *identities: Any) -> None:

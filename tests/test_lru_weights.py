@@ -1,11 +1,13 @@
 """`LRUCache` with `getsizeof` and with `on_evict`: weights, causes, and what happens when either raises."""
 
+import contextlib
 import math
 import sys
 from decimal import Decimal
 
 import pytest
 
+import fastcache
 from fastcache import LRUCache
 
 
@@ -262,3 +264,39 @@ def test_on_evict_may_store_what_left():
         assert len(again) <= 2
     assert len(rounds) == 10
     again._check()
+
+
+@pytest.mark.parametrize(
+    "operate",
+    [lambda c: c.__setitem__("d", 4), lambda c: c.setdefault("d", 4), lambda c: c.popitem()],
+    ids=["store", "setdefault", "popitem"],
+)
+@pytest.mark.parametrize("kind", ["LRUCache", "TTLCache"])
+def test_cache_that_loses_its_weights_in_the_midst_of_arithmetic(kind, operate):
+    """An __init__ without getsizeof, called by a weight's subtraction: an error, and the cache is whole."""
+
+    class Weight(float):
+        def __sub__(self, other):
+            return again(float(self) - other)
+
+        def __rsub__(self, other):
+            return again(other - float(self))
+
+    def again(weight):
+        if armed:
+            armed.clear()
+            cache.__init__(*arguments)
+            cache["x"], cache["y"] = 1, 2
+        return Weight(weight)
+
+    armed: list[bool] = []
+    arguments = (3,) if kind == "LRUCache" else (3, 60)
+    cache = getattr(fastcache, kind)(*arguments, getsizeof=lambda value: Weight(1))
+    cache.update(a=1, b=2, c=3)
+    armed.append(True)
+    with contextlib.suppress(RuntimeError):
+        operate(cache)
+    assert not armed
+    cache["q"] = 1
+    cache._check()
+    assert cache.currsize == len(cache) <= 3

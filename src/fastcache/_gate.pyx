@@ -131,6 +131,9 @@ cdef class HasLookup:
     """What has methods that are `LookupFirst`. `_gated`: the lookup they begin with; None: they have nothing to look up."""
     cdef public GatedLookup _gated
 
+    def __reduce__(self):
+        raise TypeError(f"a {type(self).__name__} belongs to its process and can't be copied or pickled: make another one")
+
 
 @cython.final
 cdef class LookupFirst:
@@ -167,6 +170,9 @@ cdef class LookupFirst:
 
     def __reduce__(self):
         return self.__qualname__
+
+    def __repr__(self):
+        return f"<method {self.__qualname__} at {<size_t><PyObject*>self:#x}>"
 
 
 cdef PyObject* call_first(LookupFirst self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:

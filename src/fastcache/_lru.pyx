@@ -200,7 +200,7 @@ cdef class LRUCache(Table):
                     before = self._total
                     after = before - weight         # may run code that changes the total
                     if self._total is not before:
-                        self.miscounted = True
+                        self.miscounted = self.weighted     # or an __init__ in the midst of it left no weights
                         break
                     self._total = after
                 subtracted = True
@@ -223,7 +223,7 @@ cdef class LRUCache(Table):
         cdef uint32_t s
         cdef uint64_t changes
         cdef object total, before
-        while self.miscounted:
+        while self.miscounted and self.weighted:
             total = 0
             before = self._total
             changes = self.changes
@@ -373,7 +373,7 @@ cdef class LRUCache(Table):
         while True:
             self.recount()
             s = lookup(self, key, hash)
-            if not self.weighted:
+            if not self.weighted:       # since an __init__ in the midst of arithmetic or of a comparison
                 raise RuntimeError(INITIALISED)
             if s and present != NULL and self.is_present(s, present):
                 return True

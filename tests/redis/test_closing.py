@@ -96,3 +96,43 @@ def test_closed_cache_serves_from_the_loader_and_takes_no_write(face, server, ki
     for write in writes:
         with pytest.raises(BackendError, match="closed"):
             write()
+
+
+def test_error_of_the_program_is_not_hidden_by_a_closed_cache(face, server):
+    """In the block of `writing`, and of a saver."""
+    cache = face.tiered(server.url)
+
+    def write():
+        if face.name == "sync":
+            with cache.writing("k"):
+                cache.close()
+                raise ZeroDivisionError
+
+        async def awrite():
+            async with cache.cache.writing("k"):
+                await cache.cache.close()
+                raise ZeroDivisionError
+
+        cache._runner.run(awrite())
+
+    with pytest.raises(ZeroDivisionError):
+        write()
+    remote = face.from_url(server.url, "p", ttl=60)
+    pattern = face.pattern(CacheAside, AsyncCacheAside, remote, {"k": 3}.get, lambda key, value: 1 / 0)
+    remote.close()
+    with pytest.raises(ZeroDivisionError):
+        pattern.update("k", 1)
+
+
+def test_change_during_close_is_not_lost_in_silence(face, own_server):
+    """Nobody flushes the outbox any more."""
+    cache = face.tiered(own_server.url)
+    cache.set("k", 1)
+    inner = getattr(cache, "cache", cache)
+    own_server.kill()
+    if face.name == "sync":
+        inner._loading.driver._stopped.set()
+    else:
+        inner._loading.driver.stopped = True
+    with pytest.raises(BackendError, match="closed"):
+        cache.invalidate("k")

@@ -80,6 +80,7 @@ def test_lost_master_is_succeeded(face, make, replicas, fault, coherence, note):
         replicas.master.start() if fault == "killed" else replicas.master.thaw()
         until(lambda: not is_master(replicas.master), 30)
         until(lambda: trusted(one) and trusted(two), 20)
+        load.go_round()
     note.say(
         f"{face.name}, {fault}, {coherence}: shut after {shut:.3f} s, promoted {promoted:.2f}, coherent {back:.2f};"
         f" {load.reads - reads} reads, the slowest {load.slowest:.2f} s"
