@@ -146,7 +146,7 @@ class TierStore(TierReading):
             }
             began = monotonic()
             # Where the line was lost or came up during the load, a tag may have got a token that wasn't heard of: Redis,
-            # which compares them, may have the value, the memory may not. Without a lease nothing says whether it is too old.
+            # which compares them, may have the value, the memory may not. Without a lease nothing says if it is too old.
             missed = set() if held is None else {name for name in values if held.markers[name].epoch != markers[name].epoch}
             unheard = {name for name in missed if name not in leases}
             calls = []
