@@ -25,9 +25,6 @@ class GatedLookup:
     # Any: what the map holds, as `TTLCache.get`
     def __call__(self, key: Hashable, default: object, /) -> object: ...
 
-class HasLookup:
-    _gated: GatedLookup | None
-
 @final
 class LookupFirst:
     def __new__(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from fastcache._gate import HasLookup
 from fastcache.backends import MemoryCache
 from fastcache.background import Tasks
 from fastcache.memory import NOTHING, Entry
@@ -37,12 +36,13 @@ D = TypeVar("D")
 _type = type  # where a parameter has that name
 
 
-class AsyncMemoryCache(HasLookup, Generic[K, V]):
+class AsyncMemoryCache(Generic[K, V]):
     """`MemoryCache` for asyncio: the same methods, awaitable, with loaders that are `async def` (or plain functions).
 
     `await cache[key]` raises CacheMiss, like `cache[key]`. It may be used from several event loops and threads; loads are
     shared within one loop. A load is a task of its own: a caller's cancellation concerns that caller, and with the last
     of them gone it is cancelled, too. The parameters are those of `MemoryCache`.
+    A hit of `get` or `get_or_load` is looked up when it is called, not when it is awaited.
     """
 
     def __init__(

@@ -39,7 +39,8 @@ class AsyncTieredCache(Tiers):
     """`TieredCache` for asyncio: the same methods, awaitable; `async with cache.writing(key):`.
 
     local: a MemoryCache or AsyncMemoryCache; remote: an AsyncRedisCache. It may be used from several event loops if `remote`
-    was made by `from_url`; a task of one of them listens for all.
+    was made by `from_url`; a task of one of them listens for all. A copy in memory is looked up when `get` or
+    `get_or_load` is called, not when it is awaited.
     """
 
     _memories = (MemoryCache, AsyncMemoryCache)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
-from fastcache._gate import Gate, GatedLookup, HasLookup
+from fastcache._gate import Gate, GatedLookup
 from fastcache._ttl import TTLCache, check_ttl
 from fastcache.background import Threads
 from fastcache.errors import MISSING, CacheMiss, ConfigurationError
@@ -66,7 +66,7 @@ class Cache(Protocol):
     def close(self) -> None: ...
 
 
-class MemoryCache(HasLookup, Generic[K, V]):
+class MemoryCache(Generic[K, V]):
     """A cache in the process's own memory: an LRU map whose entries expire, swept in the background.
 
     maxsize: entries; storing one more removes what has expired, else the least recently used. None: no bound.

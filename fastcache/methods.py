@@ -32,7 +32,7 @@ def declare_keywords(function: Any) -> None:
 
 
 def lookup_first(arguments: int) -> Callable[[F], F]:
-    """For a method of a `HasLookup` that returns what is at hand for its key: have compiled code return it, where it can.
+    """For a method that returns what `self._gated` has at hand for its key: have compiled code return it, where it can.
 
     arguments: as many as must be given by position. The method stays as it is, and does the same by itself.
     """

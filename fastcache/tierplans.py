@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from weakref import WeakSet
 
-from fastcache._gate import GatedLookup, HasLookup
+from fastcache._gate import GatedLookup
 from fastcache.asyncmemory import AsyncMemoryCache
 from fastcache.backends import MemoryCache
 from fastcache.background import Tasks, Threads
@@ -43,7 +43,7 @@ _ABSENT: Any = object()
 _claimed: WeakSet[Any] = WeakSet()
 
 
-class Tiers(HasLookup):
+class Tiers:
     """What `TieredCache` and `AsyncTieredCache` are made of. Not public."""
 
     supports_tags = True

@@ -8,13 +8,13 @@ import pydoc
 import pytest
 
 from fastcache import AsyncMemoryCache, MemoryCache
-from fastcache._gate import Gate, GatedLookup, HasLookup
+from fastcache._gate import Gate, GatedLookup
 from fastcache._ttl import TTLCache
 from fastcache.memory import Entry
 from fastcache.methods import lookup_first
 
 
-class Apart(HasLookup):
+class Apart:
     """Says what its method was asked; the compiled lookup is over `map`."""
 
     def __init__(self):
