@@ -58,6 +58,9 @@ def build_wheel(python: str, sdist: Path, scratch: Path) -> Path:
     """Build in an environment of the interpreter's own, with the flags of [tool.cibuildwheel], and repair on Linux."""
     raw = scratch / "raw"
     flags = os.environ | {"CFLAGS": "-g0 " + os.environ.get("CFLAGS", "")}
+    if sys.platform == "linux":
+        # An interpreter of one's own making may link with the path of its library, which is nobody else's.
+        flags.setdefault("LDSHARED", "gcc -pthread -shared")
     run(environment(python, scratch / "build"), *PIP, "wheel", "--no-deps", "--wheel-dir", raw, sdist, env=flags)
     built = next(raw.glob("*.whl"))
     if sys.platform == "linux":
