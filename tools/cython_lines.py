@@ -68,7 +68,8 @@ class CythonLines(Cython.Coverage.Plugin):
             self._lines = self._parse()
         excluded = excluded_lines(SOURCES[name].read_text().splitlines())
         relative = os.path.relpath(SOURCES[name], ROOT)
-        return Cython.Coverage.CythonModuleReporter(None, str(SOURCES[name]), relative, self._lines[name], excluded)
+        code = {line: text for line, text in self._lines[name].items() if line not in excluded}
+        return Cython.Coverage.CythonModuleReporter(None, str(SOURCES[name]), relative, code, excluded)
 
     def find_executable_files(self, src_dir: str) -> Iterator[str]:
         """Name each of our sources, so that a module that no test imports counts as well."""
