@@ -171,7 +171,7 @@ WATCHER = """
 import sys, time
 from fastcache import MemoryCache, RedisCache, TieredCache
 url, mode = sys.argv[1:]
-with TieredCache(MemoryCache(), RedisCache.from_url(url, "seen", ttl=600), coherence=mode) as cache:
+with TieredCache(MemoryCache(), RedisCache.from_url(url, "seen-" + mode, ttl=600), coherence=mode) as cache:
     cache.get("n")
     while not cache._front.gate.is_open():
         time.sleep(0.01)
@@ -190,7 +190,7 @@ def coherence(url: str, mode: str) -> None:
     """The clocks of both processes are one: CLOCK_MONOTONIC is the machine's."""
     watcher = subprocess.Popen([sys.executable, "-c", WATCHER, url, mode], stdout=subprocess.PIPE, text=True)
     assert watcher.stdout is not None
-    with TieredCache(MemoryCache(), RedisCache.from_url(url, "seen", ttl=600), coherence=mode) as cache:  # type: ignore[arg-type]
+    with TieredCache(MemoryCache(), RedisCache.from_url(url, "seen-" + mode, ttl=600), coherence=mode) as cache:  # type: ignore[arg-type]
         cache.set("n", 0)
         watcher.stdout.readline()
         delays = []
