@@ -12,19 +12,23 @@ sys.unraisablehook = lambda unraisable: None  # some operations have more errors
 from operations import SUBJECTS  # noqa: E402
 
 count = getattr(sys, "gettotalrefcount", sys.getallocatedblocks)
-ATTEMPTS = [1, 1, 1, 2, 4, 20]  # how many times more: the first ones still fill free lists and caches of the interpreter
+# The interpreter's cache of attributes keeps names that were looked up, wherever in memory each of them was.
+clear_cache = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
+ATTEMPTS = 6  # the first ones still fill free lists and other caches of the interpreter
 
 
 def left_by(make, operate, times):
-    """What stays behind by each operation: the least of some attempts, for what leaks does so in each."""
+    """What stays behind after so many times: the least of some attempts, for what leaks does so in each."""
     least = None
-    for more in ATTEMPTS:
+    for _ in range(ATTEMPTS):
         gc.collect()
+        clear_cache()
         before = count()
-        for _ in range(times * more):
+        for _ in range(times):
             operate(make())
         gc.collect()
-        left = (count() - before) / (times * more)
+        clear_cache()
+        left = count() - before
         least = left if least is None else min(least, left)
         if least <= 0:
             break
@@ -43,7 +47,7 @@ operations = [
 ]
 for name, make, operate in operations:
     left = left_by(make, operate, times)
-    if left > 0.5:
-        leaks.append(f"{name}: {left:g} each time")
+    if left > times // 2:
+        leaks.append(f"{name}: {left} after {times} times")
 print(f"{len(operations)} operations, each {times} times, by {count.__name__}")
 sys.exit("\n".join(leaks) or 0)
