@@ -17,9 +17,8 @@ cimport cython
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY
 
-from ._clock cimport coarse_now
 from ._cpython cimport DECREF, INCREF, enable_vectorcall, is_int, is_str, key_hash, raise_current
-from ._gate cimport Gate, GatedLookup, load_double
+from ._gate cimport Gate, GatedLookup, handed_out, is_open_at
 from ._memo cimport Memo
 from ._ttl cimport TTLCache, read_live
 
@@ -153,16 +152,13 @@ cdef class Cached:
 cdef PyObject* call_mapped(Cached self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
     """A call where the cache has a map: the value in it, else what `calls` makes of the call."""
     cdef Py_ssize_t i, n = <Py_ssize_t>(nargsf & ~<size_t>PY_VECTORCALL_ARGUMENTS_OFFSET)
-    cdef double closes, now = -INFINITY
+    cdef double now = -INFINITY
     cdef PyObject* found = NULL
     cdef PyObject** given = args
     cdef PyObject* used[MOST_SPARED]
     cdef object key = None
-    closes = load_double(&self.gate.closes)
-    if closes != INFINITY:
-        now = coarse_now()
-        if not now < closes:
-            return load(self, None, args, nargsf, kwnames)
+    if not is_open_at(self.gate, &now):
+        return load(self, None, args, nargsf, kwnames)
     if kwnames != NULL:
         n += PyTuple_GET_SIZE(kwnames)
     if self.unused and n <= MOST_SPARED:
@@ -184,13 +180,7 @@ cdef PyObject* call_mapped(Cached self, PyObject** args, size_t nargsf, PyObject
     found = read_live(self.map, <PyObject*>key, key_hash(<PyObject*>key), now, <PyObject*>self.apart)
     if found == NULL:
         return load(self, key, args, nargsf, kwnames)
-    if self.ready is None:
-        return found
-    value = <object>found
-    DECREF(found)
-    value = self.ready(value)
-    INCREF(<PyObject*>value)
-    return <PyObject*>value
+    return handed_out(found, self.ready)
 
 
 cdef PyObject* call_any(Cached self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:

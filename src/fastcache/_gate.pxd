@@ -9,6 +9,7 @@ from cpython.object cimport PyObject
 from libc.math cimport INFINITY
 
 from ._clock cimport coarse_now
+from ._cpython cimport DECREF, INCREF
 from ._ttl cimport TTLCache
 
 cdef extern from *:
@@ -38,6 +39,26 @@ cdef inline bint is_open(Gate gate) noexcept nogil:
     """O(1), runs no Python code. Reads the clock only where the answer depends on the time."""
     cdef double closes = load_double(&gate.closes)
     return closes == INFINITY or (closes > -INFINITY and coarse_now() < closes)
+
+
+cdef inline bint is_open_at(Gate gate, double* now) noexcept nogil:
+    """The same, for who looks something up then: `now` gets the reading of the clock, if there was need for one."""
+    cdef double closes = load_double(&gate.closes)
+    if closes == INFINITY:
+        return True
+    now[0] = coarse_now()
+    return now[0] < closes
+
+
+cdef inline PyObject* handed_out(PyObject* found, object ready) except NULL:
+    """What a caller gets for a value that was found, whose reference this takes over: what `ready` makes of it, or itself."""
+    if ready is None:
+        return found
+    value = <object>found
+    DECREF(found)
+    value = ready(value)
+    INCREF(<PyObject*>value)
+    return <PyObject*>value
 
 
 @cython.final

@@ -11,7 +11,7 @@ from cpython.object cimport PyObject
 from libc.math cimport INFINITY, isinf, isnan
 
 from ._clock cimport coarse_now
-from ._cpython cimport DECREF, INCREF, Section, enable_vectorcall, key_hash, section_begin, section_end
+from ._cpython cimport INCREF, Section, enable_vectorcall, key_hash, section_begin, section_end
 from ._ttl cimport TTLCache, read_live
 
 from time import monotonic
@@ -107,20 +107,10 @@ cdef class GatedLookup:
 
 
 cdef PyObject* call_lookup(GatedLookup self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:
-    cdef double closes, now = -INFINITY
-    cdef Py_hash_t hash
     cdef PyObject* found
     if kwnames != NULL or (nargsf & ~<size_t>PY_VECTORCALL_ARGUMENTS_OFFSET) != 2:
         raise TypeError("a lookup takes a key and a default, by position")
-    hash = key_hash(args[0])
-    closes = load_double(&self.gate.closes)
-    if closes != INFINITY:
-        # One reading of the clock, for the gate and for the map.
-        now = coarse_now()
-        if not now < closes:
-            INCREF(args[1])
-            return args[1]
-    found = read_live(self.map, args[0], hash, now, NULL)
+    found = at_hand(self, args[0], NULL)
     if found == NULL:
         found = args[1]
         INCREF(found)
@@ -182,23 +172,16 @@ cdef PyObject* call_first(LookupFirst self, PyObject** args, size_t nargsf, PyOb
                 found = at_hand_or_later(<GatedLookup>gated, args[1], <PyObject*>self.apart)
     if found == NULL:
         return PyObject_Vectorcall(<PyObject*>self.method, args, nargsf, kwnames)
-    if self.ready is None:
-        return found
-    value = <object>found
-    DECREF(found)
-    value = self.ready(value)
-    INCREF(<PyObject*>value)
-    return <PyObject*>value
+    return handed_out(found, self.ready)
 
 
 cdef inline PyObject* at_hand(GatedLookup lookup, PyObject* key, PyObject* apart) except? NULL:
-    """The value of a key, unless it is `apart`; NULL where there is none."""
-    cdef double closes = load_double(&lookup.gate.closes), now = -INFINITY
-    if closes != INFINITY:
-        now = coarse_now()
-        if not now < closes:
-            return NULL
-    return read_live(lookup.map, key, key_hash(key), now, apart)
+    """The value of a key, unless it is `apart`; NULL where there is none, or the gate is shut."""
+    cdef Py_hash_t hash = key_hash(key)
+    cdef double now = -INFINITY
+    if not is_open_at(lookup.gate, &now):
+        return NULL
+    return read_live(lookup.map, key, hash, now, apart)
 
 
 cdef PyObject* at_hand_or_later(GatedLookup lookup, PyObject* key, PyObject* apart) except? NULL:
