@@ -7,13 +7,13 @@ Importing it imports redis and msgspec: the extra `fastcache-tiers[redis]`.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from fastcache.asyncmemory import AsyncMemoryCache
 from fastcache.backends import MemoryCache
-from fastcache.errors import BackendError, MissingType
+from fastcache.errors import MissingType
 from fastcache.events import OnEvent
 from fastcache.memory import NOTHING, Entry
 from fastcache.methods import declare_keywords, lookup_first
@@ -92,8 +92,7 @@ class AsyncTieredCache(Tiers):
         try:
             yield
         except BaseException:
-            with suppress(BackendError):  # of a cache that was closed meanwhile: the block's own error says more
-                await driver.finish(lambda: self._loading.invalidate_plan(key, held=held))
+            await driver.finish(lambda: self._loading.abandon_plan(key, held))
             raise
         await driver.finish(lambda: self._loading.invalidate_plan(key, held=held))
 

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any
 
-from fastcache.errors import MISSING, BackendError, ConfigurationError
+from fastcache.errors import MISSING, ConfigurationError
 from fastcache.leasing import leased_plan
 from fastcache.plan import Call, Plan
 from fastcache.policy import Policy
@@ -95,8 +94,7 @@ class Loading(Writing):
         errand.found = yield from self._read_plan(errand, [identity])
         value = (yield from self._missing_plan(errand, [identity]))[identity]
         if errand.withheld:
-            with suppress(BackendError):  # of a closed cache: there is a value to return
-                yield from self.invalidate_plan(key)
+            yield from self.abandon_plan(key)
         return default if value is MISSING else value
 
     # -- reading ---------------------------------------------------------------------------------------------------

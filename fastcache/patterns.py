@@ -9,10 +9,9 @@ With the backend away every pattern serves from the loader and raises nothing bu
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, Generic, TypeVar, overload
 
-from fastcache.errors import MISSING, BackendError, ConfigurationError
+from fastcache.errors import MISSING, ConfigurationError
 from fastcache.keys import key_maker
 from fastcache.plan import Call, Plan, arun, run
 from fastcache.policy import Policy
@@ -75,8 +74,7 @@ class _Pattern:
         try:
             yield Call(self._loading.driver.save, self._saver, key, value)
         except BaseException:
-            with suppress(BackendError):  # of a closed cache: the saver's own error says more
-                yield from self._loading.invalidate_plan(self._key(key), held=held)
+            yield from self._loading.abandon_plan(self._key(key), held)
             raise
         return held
 

@@ -8,12 +8,12 @@ into a plan. Importing it imports redis and msgspec: the extra `fastcache-tiers[
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from fastcache.backends import MemoryCache
-from fastcache.errors import BackendError, MissingType
+from fastcache.errors import MissingType
 from fastcache.events import OnEvent
 from fastcache.memory import NOTHING, Entry
 from fastcache.methods import declare_keywords, lookup_first
@@ -116,8 +116,7 @@ class TieredCache(Tiers):
         try:
             yield
         except BaseException:
-            with suppress(BackendError):  # of a cache that was closed meanwhile: the block's own error says more
-                run(self._loading.invalidate_plan(key, held=held))
+            run(self._loading.abandon_plan(key, held))
             raise
         run(self._loading.invalidate_plan(key, held=held))
 

@@ -7,6 +7,7 @@ heard of it. What is being loaded for a key that is written or invalidated is no
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from fastcache.errors import BackendError, SerializationError
@@ -64,6 +65,11 @@ class Writing(Storing):
         finally:
             self._forget(identities)
         return there
+
+    def abandon_plan(self, key: Any, held: str = "") -> Plan[None]:
+        """The same for who has something of his own to raise or to return: that a closed cache takes no change is less."""
+        with suppress(BackendError):
+            yield from self.invalidate_plan(key, held=held)
 
     def put_plan(
         self,
