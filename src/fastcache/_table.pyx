@@ -159,7 +159,7 @@ cdef class Table:
         cdef Stripe* stripe
         cdef Use* orders[MAX_STRIPES]
         cdef int i, n = 0
-        for i in range(STRIPES):  # pragma: no cover (without the GIL only)
+        for i in range(STRIPES):
             stripe = <Stripe*>load_stripe(place_of(&self.readers, i))
             if stripe == NULL:
                 continue
@@ -246,7 +246,7 @@ cdef class Table:
             assert n == self.used, (n, self.used)
 
 
-cdef inline int move_oldest(Slot* slots, Use** orders, int n) noexcept:
+cdef inline int move_oldest(Slot* slots, Use** orders, int n) noexcept:  # pragma: no cover (without the GIL only)
     """Move the least recent use of n stripes, none of them empty, on to the list; how many are still not empty."""
     cdef int i, oldest = 0
     cdef Use* uses
