@@ -17,8 +17,8 @@ cimport cython
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY
 
-from ._cpython cimport DECREF, INCREF, enable_vectorcall, is_int, is_str, key_hash, raise_current
-from ._gate cimport Gate, GatedLookup, handed_out, is_open_at
+from ._cpython cimport DECREF, INCREF, enable_vectorcall, handed_out, is_int, is_str, key_hash, raise_current
+from ._gate cimport Gate, GatedLookup, is_open_at
 from ._memo cimport Memo
 from ._ttl cimport TTLCache, read_live
 
@@ -180,7 +180,7 @@ cdef PyObject* call_mapped(Cached self, PyObject** args, size_t nargsf, PyObject
     found = read_live(self.map, <PyObject*>key, key_hash(<PyObject*>key), now, <PyObject*>self.apart)
     if found == NULL:
         return load(self, key, args, nargsf, kwnames)
-    return handed_out(found, self.ready)
+    return handed_out(found, <PyObject*>self.ready)
 
 
 cdef PyObject* call_any(Cached self, PyObject** args, size_t nargsf, PyObject* kwnames) except NULL:

@@ -9,7 +9,6 @@ from cpython.object cimport PyObject
 from libc.math cimport INFINITY
 
 from ._clock cimport coarse_now
-from ._cpython cimport DECREF, INCREF
 from ._ttl cimport TTLCache
 
 cdef extern from *:
@@ -48,17 +47,6 @@ cdef inline bint is_open_at(Gate gate, double* now) noexcept nogil:
         return True
     now[0] = coarse_now()
     return now[0] < closes
-
-
-cdef inline PyObject* handed_out(PyObject* found, object ready) except NULL:
-    """What a caller gets for a value that was found, whose reference this takes over: what `ready` makes of it, or itself."""
-    if ready is None:
-        return found
-    value = <object>found
-    DECREF(found)
-    value = ready(value)
-    INCREF(<PyObject*>value)
-    return <PyObject*>value
 
 
 @cython.final

@@ -11,7 +11,9 @@ from cpython.object cimport PyObject
 from libc.math cimport INFINITY, isinf, isnan
 
 from ._clock cimport coarse_now
-from ._cpython cimport INCREF, Section, enable_vectorcall, key_hash, section_begin, section_end
+from ._cpython cimport (
+    INCREF, Section, enable_vectorcall, forget_exception, handed_out, key_hash, raise_current, section_begin, section_end,
+)
 from ._ttl cimport TTLCache, read_live
 
 from time import monotonic
@@ -172,7 +174,7 @@ cdef PyObject* call_first(LookupFirst self, PyObject** args, size_t nargsf, PyOb
                 found = at_hand_or_later(<GatedLookup>gated, args[1], <PyObject*>self.apart)
     if found == NULL:
         return PyObject_Vectorcall(<PyObject*>self.method, args, nargsf, kwnames)
-    return handed_out(found, self.ready)
+    return handed_out(found, <PyObject*>self.ready)
 
 
 cdef inline PyObject* at_hand(GatedLookup lookup, PyObject* key, PyObject* apart) except? NULL:
@@ -184,12 +186,13 @@ cdef inline PyObject* at_hand(GatedLookup lookup, PyObject* key, PyObject* apart
     return read_live(lookup.map, key, hash, now, apart)
 
 
-cdef PyObject* at_hand_or_later(GatedLookup lookup, PyObject* key, PyObject* apart) except? NULL:
+cdef inline PyObject* at_hand_or_later(GatedLookup lookup, PyObject* key, PyObject* apart) except? NULL:
     """The same, and NULL for an error of the key's: an `async def` raises none when it is called, only when it is awaited."""
-    try:
-        return at_hand(lookup, key, apart)
-    except Exception:
-        return NULL
+    # By a function type that tells of no errors, and a look at whether there is one: `try` costs 15 ns where there is none.
+    cdef PyObject* found = (<PyObject* (*)(GatedLookup, PyObject*, PyObject*) noexcept>at_hand)(lookup, key, apart)
+    if found == NULL and not forget_exception():
+        raise_current()
+    return found
 
 
 cdef LookupFirst _method = LookupFirst.__new__(LookupFirst, None, 0, object)

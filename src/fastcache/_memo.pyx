@@ -26,8 +26,8 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from ._clock cimport PRECISE_BELOW_MS, coarse_now, precise_now
 from ._cpython cimport (
-    DECREF, INCREF, Section, defer_counting, is_int, is_str, key_hash, enable_vectorcall, likely, plain_equal,
-    section_begin, section_end, small_int, known_str_hash, str_equal, str_hash,
+    DECREF, INCREF, Section, defer_counting, enable_vectorcall, handed_out, is_int, is_str, key_hash, known_str_hash, likely,
+    plain_equal, section_begin, section_end, small_int, str_equal, str_hash,
 )
 from ._expiry cimport expiry_append
 from ._links cimport move_to_front
@@ -756,17 +756,12 @@ cdef PyObject* call_hashed(Memo self, Call* call, PyObject** args, size_t nargsf
     finally:
         section_end(&section)
     if found != NULL:
-        if self.ready is None:
-            return found
-        value = <object>found
-        DECREF(found)
-        value = self.ready(value)
-    else:
-        if stale.key != NULL:
-            release(stale)
-        if self.runs is None:
-            return call_missed(self, call, changes, args, nargsf, kwnames)
-        value = share(self, call)
+        return handed_out(found, <PyObject*>self.ready)
+    if stale.key != NULL:
+        release(stale)
+    if self.runs is None:
+        return call_missed(self, call, changes, args, nargsf, kwnames)
+    value = share(self, call)
     INCREF(<PyObject*>value)
     return <PyObject*>value
 
