@@ -3,7 +3,7 @@
     python tools/wheels.py [--whole-suite] [PYTHON...]     without PYTHON: all that tools/interpreters finds
 
 Each wheel is checked (tools/distributions.py), installed in a fresh environment, and tested and demonstrated in a folder
-without the checkout. `--whole-suite` runs the first interpreter's tests with those against Redis, the slow ones left out.
+without the checkout. `--whole-suite`: the last interpreter's with those against Redis, but for the slow ones.
 It never touches the checkout's package, and it fails where any step does, or where no test ran. WORKERS (for pytest -n) is
 taken from the environment.
 """
@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
     sdist = build_sdist()
     wheels: dict[str, Path] = {}
     report = []
-    for number, python in enumerate(pythons):
+    for number, python in enumerate(pythons, 1):
         start = time.monotonic()
         print(f"\n== {python}: {version(python)}", flush=True)
         with tempfile.TemporaryDirectory(prefix="fastcache-wheel-") as scratch:
@@ -119,7 +119,7 @@ def main(arguments: list[str]) -> int:
             tag = version(python).rpartition(".")[0] + "t" * version(python).endswith("t")
             if tag not in wheels:
                 wheels[tag] = build_wheel(python, sdist, Path(scratch))
-            closing = test_wheel(python, wheels[tag], Path(scratch), whole_suite and number == 0)
+            closing = test_wheel(python, wheels[tag], Path(scratch), whole_suite and number == len(pythons))
         report.append(f"  {time.monotonic() - start:4.0f} s  {version(python):8} {python}: {closing}")
     files = sorted(DIST.iterdir())
     run(sys.executable, "-m", "twine", "check", "--strict", *files)
