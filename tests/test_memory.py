@@ -295,7 +295,7 @@ gc.collect()
 
 @pytest.mark.parametrize("script", LEAKS, ids=lambda path: path.stem)
 def test_leak_script_grows_nothing(script, run_script):
-    """A million operations leave no object, no block and no memory behind (see the script)."""
+    """Up to a million operations leave no object, no block and no memory behind (see the script)."""
     if IMMORTALS and script.stem == "operations":
         pytest.skip("there a function that was wrapped while there are threads is never released, nor its wrapper")
     run_script(script, timeout_seconds=120)

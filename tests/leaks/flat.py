@@ -1,4 +1,4 @@
-"""How the scripts beside this one measure: a million operations, or as many as the argument says, leave memory as it was.
+"""How the scripts beside this one measure: operations, a million or as many as the argument says, leave memory as it was.
 
 Three measures, each with a blind spot of its own: the blocks of CPython's allocator (none above 512 bytes), what tracemalloc
 sees (nothing that C code takes from malloc), the size of the process (no small leak).
@@ -21,9 +21,12 @@ def resident():
         return 0
 
 
-def check(work, each):
-    """Have `work(rounds)` done, of `each` operations a round, and exit with an error when memory grows."""
-    rounds = int(sys.argv[1] if len(sys.argv) > 1 else 1_000_000) // each
+def check(work, each, operations=1_000_000):
+    """Have `work(rounds)` done, of `each` operations a round, and exit with an error when memory grows.
+
+    operations: in all, where the argument doesn't say.
+    """
+    rounds = int(sys.argv[1] if len(sys.argv) > 1 else operations) // each
     work(max(rounds // 10, 1000))
     sizes, blocks = [], []
     for _ in range(SAMPLES):
