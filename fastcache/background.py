@@ -264,13 +264,10 @@ class Tasks:
     async def wait(self, flight: Any, seconds: float) -> bool:
         import asyncio
 
-        limit = asyncio.timeout(seconds)
         try:
-            async with limit:
+            async with asyncio.timeout(seconds):
                 await flight.wait()
         except TimeoutError:
-            if not limit.expired():
-                raise
             return False
         return True
 

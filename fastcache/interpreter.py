@@ -13,16 +13,18 @@ __all__ = ["is_main"]
 def is_main() -> bool:
     """Whether the calling code runs in the main interpreter of the process."""
     ask = getattr(_thread, "_is_main_interpreter", None)
-    if ask is not None:
-        return bool(ask())
-    try:  # CPython 3.11
+    return _is_main_on_311() if ask is None else bool(ask())
+
+
+def _is_main_on_311() -> bool:  # pragma: no cover (CPython 3.11)
+    try:
         import _xxsubinterpreters as interpreters  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
-    except ImportError:  # pragma: no cover (then nobody makes any by Python code)
+    except ImportError:  # then nobody makes any by Python code
         return True
     return bool(interpreters.get_current() == interpreters.get_main())
 
 
-if not is_main():
+if not is_main():  # pragma: no cover (coverage would start in the subinterpreter)
     raise ImportError(
         "fastcache works in the main interpreter of a process only, not in a subinterpreter"
         " (under mod_wsgi: WSGIApplicationGroup %{GLOBAL})"

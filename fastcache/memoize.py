@@ -207,11 +207,12 @@ def mark_async(wrapper: Any) -> None:
     """Make `inspect.iscoroutinefunction(wrapper)` true."""
     import inspect
 
-    mark = getattr(inspect, "markcoroutinefunction", None)
-    if mark is not None:
-        mark(wrapper)
-        return
-    # Python 3.11 believes what looks like a function in every attribute.
+    mark = getattr(inspect, "markcoroutinefunction", _look_like_async)
+    mark(wrapper)
+
+
+def _look_like_async(wrapper: Any) -> None:  # pragma: no cover (Python 3.11)
+    """The same for Python 3.11, which believes what looks like a function in every attribute."""
     function = wrapper.__wrapped__
     while isinstance(function, partial):
         function = function.func

@@ -94,7 +94,10 @@ class SeparateAsyncRuns:
 
 
 class WithInstance:
-    """Puts an instance, held weakly, before the arguments of a call: of a run, or (`runs` being the function) of a call."""
+    """Puts an instance, held weakly, before the arguments of a run.
+
+    (Without `forget_all`: who clears the method's memory drops those of the instances, runs and all.)
+    """
 
     def __init__(self, reference: Callable[[], Any], runs: Any) -> None:
         self._reference = reference
@@ -102,9 +105,6 @@ class WithInstance:
 
     def forget(self, key: CallKey) -> None:
         self._runs.forget(key)
-
-    def forget_all(self) -> None:
-        self._runs.forget_all()
 
     def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._runs(memo, key, (self._reference(), *args), kwargs)

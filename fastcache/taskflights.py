@@ -121,7 +121,7 @@ class TaskFlights(Flights):
                 if entered:
                     flight.leave(current)
                     self._abandon((key,), flight)
-                elif leads:  # there was no memory to enter it
+                elif leads:  # pragma: no cover (there was no memory to enter it)
                     self.discard((key,), flight)
             if not flight.handed_over:
                 if not leads:
@@ -233,13 +233,10 @@ async def _await(flight: TaskFlight, patience: float | None) -> None:
         return
     from asyncio import timeout
 
-    limit = timeout(patience)
     try:
-        async with limit:
+        async with timeout(patience):
             await flight.wait()
     except TimeoutError:
-        if limit.expired():
-            raise LoadTimeout(
-                f"no result within {patience:g} s of another caller's load of the same key (hard_timeout)"
-            ) from None
-        raise
+        raise LoadTimeout(
+            f"no result within {patience:g} s of another caller's load of the same key (hard_timeout)"
+        ) from None

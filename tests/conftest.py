@@ -41,7 +41,8 @@ SHARED = {"face", "clock", "make", "log", "on_evict", "gone", "cache", "memory",
 SHARED |= {"worker", "idle_janitor", "_clean", "monkeypatch"}
 # or start threads, up to a thousand, count what is alive in the process, or use what there is once in the module.
 ALONE = {"test_flight", "test_single_flight", "test_singleflight", "test_loading", "test_loading_many", "test_patterns"}
-ALONE |= {"test_loading_stateful", "test_engine_endings", "test_janitor", "test_memory", "test_per_instance_ends"}
+ALONE |= {"test_loading_stateful", "test_loading_limits", "test_failing_keys", "test_engine_endings", "test_janitor"}
+ALONE |= {"test_memory", "test_per_instance_ends"}
 ALONE |= {"test_ttl_leaks", "test_cached_methods", "test_readme", "test_examples", "test_functools_suite"}
 
 

@@ -239,6 +239,28 @@ def test_tasks_that_cross_run_through():
     run(main)
 
 
+def test_run_whose_task_cannot_be_made_leaves_no_flight():
+    """The caller has the error of the event loop's task factory; the next call runs the function."""
+
+    async def main():
+        gate = Gate()
+        f = gate.cached()
+        gate.open.set()
+
+        def refuse(loop, coroutine, **options):
+            coroutine.close()
+            raise RuntimeError("no task today")
+
+        asyncio.get_running_loop().set_task_factory(refuse)
+        with pytest.raises(RuntimeError, match="no task today"):
+            await f(1)
+        assert flights(f) == 0
+        asyncio.get_running_loop().set_task_factory(None)
+        assert await f(1) == [1, 1]
+
+    run(main)
+
+
 def test_loops_in_several_threads_share_results_not_runs():
     """Each loop has flights of its own; what one stored is a hit in all."""
     calls = []

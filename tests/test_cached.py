@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import functools
 import inspect
 import pickle
 import threading
@@ -304,6 +305,11 @@ async def asynchronous(x):
         ({"key": "{other}"}, len, "no parameter 'other'"),
         ({"key": "{}"}, len, "named, not numbered"),
         ({"key": "{obj"}, len, "not a template"),
+        ({"key": "{obj.}"}, len, "is no field"),
+        ({"key": "{obj!q}"}, len, "!r, !s or !a"),
+        ({"key": "{obj:{obj}}"}, len, "format without fields"),
+        ({}, min, "min has no signature"),
+        ({}, functools.partial(len), "has no name"),
         ({"ttl": -1}, len, "ttl"),
         ({"tags": ("a",)}, len, "has no tags"),
         ({"tags": "a"}, len, "has no tags"),
@@ -346,11 +352,12 @@ def test_results_that_can_be_used_once_are_refused():
         cached(lambda x: asynchronous(x))(1)
 
 
-def test_async_functions_cache_the_awaited_result():
+@pytest.mark.parametrize("make", [lambda: AsyncMemoryCache(ttl=60), lambda: None], ids=["given", "its own"])
+def test_async_functions_cache_the_awaited_result(make):
     """Concurrent awaits share a run; invalidate and refresh are awaited."""
     runs = []
 
-    @cached(AsyncMemoryCache(ttl=60), key="a:{x}", condition=lambda result: result != 3)
+    @cached(make(), key="a:{x}", condition=lambda result: result != 3)
     async def function(x):
         runs.append(x)
         await asyncio.sleep(0)

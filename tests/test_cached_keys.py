@@ -3,10 +3,12 @@
 import dataclasses
 import datetime as dt
 import enum
+import io
 import os
 import subprocess
 import sys
 import uuid
+from collections import namedtuple
 from decimal import Decimal
 from pathlib import PurePosixPath
 from zoneinfo import ZoneInfo
@@ -15,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcache import cached
-from fastcache.callkeys import LONGEST, KeyMaker, shortened
+from fastcache import ConfigurationError, cached
+from fastcache.callkeys import LONGEST, KeyMaker, TagMaker, shortened
 from fastcache.entries import MAX_KEY_LENGTH
-from fastcache.stable import stable
+from fastcache.stable import Unstable, stable
 
 SCRIPT = """
 import datetime, decimal, uuid, enum
@@ -109,6 +111,30 @@ def test_forms_of_all_kinds():
     assert stable(0.0) != stable(-0.0)
 
 
+def test_forms_of_what_is_made_of_fields():
+    """Named tuples, Structs and flags go by their class and all that is in them."""
+    Pair, Other = namedtuple("Pair", "a b"), namedtuple("Other", "a b")
+    assert stable(Pair(1, "x")) == f"{__name__}.Pair(1,'x')"
+    assert stable(Pair(1, 2)) != stable(Other(1, 2)) != stable((1, 2))
+
+    class Right(enum.Flag):
+        READ = 1
+        WRITE = 2
+
+    assert stable(Right.READ).endswith("Right(1)")
+    assert stable(Right.READ | Right.WRITE).endswith("Right(3)")
+    msgspec = pytest.importorskip("msgspec")
+    Struct = msgspec.defstruct("Struct", [("a", int), ("b", str)], module=__name__)
+    assert stable(Struct(1, "x")) == f"{__name__}.Struct(a=1,b='x')"
+
+
+def test_time_zone_without_a_name_has_no_form():
+    """Two of them may differ, and nothing tells how."""
+    nothing = b"TZif" + bytes(16) + b"".join(n.to_bytes(4, "big") for n in (0, 0, 0, 0, 1, 4)) + bytes(6) + b"UTC\0"
+    with pytest.raises(Unstable, match="ZoneInfo"):
+        stable(ZoneInfo.from_file(io.BytesIO(nothing)))
+
+
 def test_functions_made_by_one_factory_have_keys_of_their_own():
     """What they use of the outer function tells them apart; so does the code of a lambda."""
 
@@ -166,6 +192,23 @@ def test_template_fields_have_stable_texts():
             key(template, Thing())
 
 
+def test_template_conversions_are_those_of_str_format():
+    """For what says itself how it is shown; a repr that tells the address is refused."""
+
+    class Shown:
+        def __str__(self):
+            return "shown"
+
+    def key(template, x):
+        return KeyMaker(lambda x: x, template)(x)
+
+    assert [key(template, "é") for template in ("{x!s}", "{x!r}", "{x!a}", "{x!r:>5}")] == ["é", "'é'", "'\\xe9'", "  'é'"]
+    assert key("{x!s:>7}", Shown()) == "  shown"
+    for template in ("{x!r}", "{x!a}"):
+        with pytest.raises(TypeError, match=r"'x'.*Shown"):
+            key(template, Shown())
+
+
 def test_key_function_gets_the_arguments():
     """It must return a str, and is asked at each call."""
     tenant = ["a"]
@@ -175,3 +218,21 @@ def test_key_function_gets_the_arguments():
     assert function(1) == "b"
     with pytest.raises(TypeError, match="must return a str"):
         cached(key=lambda x: x)(len)(1)
+
+
+def test_tags_are_templates_or_a_function_of_the_call():
+    """A sequence of str either way; a single str is a mistake, not its letters."""
+
+    def f(user, *, kind="k"):
+        pass
+
+    assert TagMaker(f, ["all", "user:{user}"])((7,), {}) == ["all", "user:7"]
+    assert TagMaker(f, lambda user, **more: (f"user:{user}", *more))((7,), {"kind": "x"}) == ["user:7", "kind"]
+    for wrong in ("users", b"users", 5):
+        with pytest.raises(ConfigurationError, match="must be a sequence of templates"):
+            TagMaker(f, wrong)
+    with pytest.raises(ConfigurationError, match="a tag is a str, not 5"):
+        TagMaker(f, ["users", 5])
+    for returned in ("users", b"users", ["users", 5]):
+        with pytest.raises(TypeError, match=r"f: the function tags= must return a sequence of str"):
+            TagMaker(f, lambda user, returned=returned: returned)((7,), {})

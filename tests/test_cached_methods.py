@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import pickle
 
 import pytest
 
@@ -62,6 +63,19 @@ def test_bound_method_looks_like_one():
     assert hash(shop.price) == hash(shop.price)
     assert shop.price.__self__ is shop
     assert "Shop.price" in repr(shop.price)
+    assert shop.price != 5
+    assert pickle.loads(pickle.dumps(shop.price))(5) == 10
+
+
+def test_bound_method_in_a_class_stays_bound():
+    """As a bound method that is another class's attribute does."""
+    shop = Shop(2)
+
+    class Other:
+        price = shop.price
+
+    assert Other().price == Other.price == shop.price
+    assert Other().price(5) == 10
 
 
 def test_self_without_a_stable_form_is_refused():

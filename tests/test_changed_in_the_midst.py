@@ -161,6 +161,93 @@ def test_on_evict_hears_of_what_left_before_the_operation_failed():
     assert len(cache) == 1
 
 
+def test_on_evict_that_raises_then_is_reported(monkeypatch):
+    """It must not hide why the operation failed."""
+    reports = []
+    monkeypatch.setattr("sys.unraisablehook", lambda report: reports.append(report.exc_value))
+
+    class Weight(int):
+        def __gt__(self, other):
+            if armed and self == 1:
+                raise ZeroDivisionError
+            return super().__gt__(other)
+
+        def __add__(self, other):
+            return Weight(int(self) + other)
+
+        def __sub__(self, other):
+            return Weight(int(self) - other)
+
+        __radd__ = __add__
+
+    def fail(*event):
+        raise error
+
+    armed = []
+    error = OSError("from on_evict")
+    cache = LRUCache(2, Weight, on_evict=fail)
+    cache.update(a=1, b=1)
+    armed.append(1)
+    with pytest.raises(ZeroDivisionError):
+        cache.resize(0)
+    assert reports == [error]
+    assert list(cache) == ["b"]
+
+
+@pytest.mark.parametrize("meanwhile", ["clear", "init"])
+def test_comparison_of_a_weight_may_empty_the_cache_that_is_resized(meanwhile):
+    """There is nothing to evict then, and nothing is counted."""
+
+    class Bound(int):
+        def __lt__(self, other):
+            if not armed or other:
+                return super().__lt__(other)
+            armed.clear()
+            cache.clear() if meanwhile == "clear" else cache.__init__(9)
+            return True
+
+        def __ge__(self, other):
+            return True
+
+    armed = []
+    cache = LRUCache(5, lambda value: value)
+    cache["a"] = 0
+    armed.append(1)
+    cache.resize(Bound(3))
+    assert not armed
+    assert (len(cache), cache.maxsize, cache._counters()[2]) == (0, 3, 0)
+    cache.update(a=1, b=1)
+    assert len(cache) == 2
+    cache._check()
+
+
+def test_lookup_that_is_never_done_is_an_error():
+    """Where each comparison changes the cache, all over again. The cache is whole."""
+    first, second = colliding(lambda: (cache.clear(), cache.update({first: 1})))
+    cache = LRUCache(5)
+    cache[first] = 1
+    for operate in (cache.get, cache.__contains__, cache.pop, lambda key: cache.update({key: 2})):
+        with pytest.raises(RuntimeError, match="changed by a key's __eq__ during each of"):
+            operate(second)
+    cache._check()
+    assert list(cache.items()) == [(first, 1)]
+
+
+@pytest.mark.parametrize("base", [LRUCache, TTLCache])
+def test_state_that_holds_more_than_its_maxsize(base):
+    """As one that was edited: all of it is there, until the cache is resized."""
+    cache = base(9, *([60] if base is TTLCache else []))
+    cache.update(a=1, b=2, c=3)
+    twin = base.__new__(base)
+    twin.__setstate__(cache.__getstate__() | {"maxsize": 1})
+    assert dict(twin) == {"a": 1, "b": 2, "c": 3}
+    twin["d"] = 4
+    assert dict(twin) == {"b": 2, "c": 3, "d": 4}
+    twin.resize(1)
+    assert dict(twin) == {"d": 4}
+    twin._check()
+
+
 def test_second_init_of_a_ttl_cache_loses_nothing_when_refused():
     """Bad options are found before the entries go."""
     cache = TTLCache(10, 5)

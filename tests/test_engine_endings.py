@@ -1,4 +1,4 @@
-"""How shared runs, background work and timed loaders end: with a caller, with an event loop, with a full pool."""
+"""How shared runs and background work end: with a caller, with an event loop, with a full queue."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import nullcontext
 
 import pytest
 
-from fastcache import AsyncMemoryCache, LoadTimeout, MemoryCache, Policy
-from fastcache.background import MOST, Tasks, Threads
+from fastcache import AsyncMemoryCache, Policy, background
+from fastcache.background import Tasks, Threads
 from fastcache.errors import BackendError
 from fastcache.events import Reporter
 from fastcache.loading import Loading
 from fastcache.plan import Call, arun, run
 from fastcache.storing import Found
+from fastcache.workers import QUEUE
 
-SECONDS = 20  # for things that happen at once unless they never do
 BACKGROUND = Policy(60, store="background")
 
 
@@ -138,6 +138,44 @@ def test_a_background_store_of_a_loop_that_was_closed_is_over(engine, rounds):
     """A loop closed in mid-store, with tasks pending, leaves no store that a later loop waits for or reads from."""
     assert in_a_loop_that_is_just_closed(lambda: load(engine, "old"), rounds) == "old"
     check_nothing_is_left(engine)
+
+
+def test_value_on_its_way_into_the_store_is_there_already(engine, monkeypatch):
+    """A call that comes while it is being stored gets it, and runs no loader."""
+    monkeypatch.setattr(background, "CLOSE_SECONDS", 0)
+
+    async def main():
+        assert await load(engine, "v1") == "v1"
+        await asyncio.sleep(0)
+        assert engine.store.writing
+        assert not engine.store.values
+        assert await load(engine, "unused") == "v1"
+        await engine.driver.close()
+
+    asyncio.run(main())
+
+
+def test_background_stores_beyond_the_queue_are_waited_for(engine, monkeypatch):
+    """The caller stores himself what finds no place."""
+    monkeypatch.setattr(background, "CLOSE_SECONDS", 0)
+
+    async def main():
+        async def loader(key):
+            return key
+
+        async def get(key):
+            return await arun(engine.one_plan(key, loader, None, None, BACKGROUND, None))
+
+        for key in range(QUEUE):
+            assert await get(key) == key
+        late = asyncio.create_task(get(QUEUE))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not late.done()
+        late.cancel()
+        await engine.driver.close()
+
+    asyncio.run(main())
 
 
 def test_writes_alone_get_past_the_store_of_a_closed_loop(engine):
@@ -298,71 +336,6 @@ def test_the_last_caller_to_leave_still_ends_the_run() -> None:
         await asyncio.wait_for(ended.wait(), 5)
 
     asyncio.run(main())
-
-
-def call_in_threads(functions):
-    """What each function returns or raises, all of them called at once."""
-    outcomes = [None] * len(functions)
-
-    def call(i, function):
-        try:
-            outcomes[i] = function()
-        except Exception as error:
-            outcomes[i] = error
-
-    threads = [threading.Thread(target=call, args=pair, daemon=True) for pair in enumerate(functions)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(SECONDS)
-    return outcomes
-
-
-@pytest.mark.parametrize("caches", [1, 2])
-def test_loaders_that_ask_for_another_key_do_not_starve_their_pool(caches):
-    """With all workers held by outer loaders, those for the inner keys run all the same, also across two caches."""
-    policy = Policy(60, hard_timeout=SECONDS / 2)
-    ours = [MemoryCache(policy=policy) for _ in range(caches)]
-    all_in = threading.Barrier(MOST * caches)
-
-    def outer(cache, other, i):
-        def user(key):
-            all_in.wait(SECONDS)  # every worker is held
-            return other.get_or_load(f"org{key}", str.upper)
-
-        return lambda: cache.get_or_load(f"user{i}", user)
-
-    calls = [outer(cache, ours[n - 1], f"{n}:{i}") for n, cache in enumerate(ours) for i in range(MOST)]
-    assert call_in_threads(calls) == [f"ORGUSER{n}:{i}" for n in range(caches) for i in range(MOST)]
-
-
-def test_an_inner_loader_has_a_time_limit_of_its_own():
-    """A load within a loader ends with LoadTimeout after its own `hard_timeout`, which the outer one may handle."""
-    cache = MemoryCache(policy=Policy(60, hard_timeout=SECONDS))
-    hang = threading.Event()
-
-    def outer(key):
-        try:
-            return cache.get_or_load("inner", lambda key: hang.wait(SECONDS), policy=Policy(60, hard_timeout=0.01))
-        except LoadTimeout:
-            return "in time"
-
-    assert cache.get_or_load("outer", outer) == "in time"
-    hang.set()
-
-
-def test_an_inner_loader_without_a_thread_to_spare_takes_its_turn(monkeypatch):
-    """Where no thread can be started for an inner loader, it waits for a worker."""
-    cache = MemoryCache(policy=Policy(60, hard_timeout=SECONDS))
-    start = threading.Thread.start
-
-    def spare_none(thread):
-        if thread.name == "fastcache-inner-loader":
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", spare_none)
-    assert cache.get_or_load("outer", lambda key: cache.get_or_load("inner", str.upper)) == "INNER"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])

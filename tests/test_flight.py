@@ -3,6 +3,7 @@
 Whatever happens to a leader, nothing is left on the table that a later caller would wait for.
 """
 
+import asyncio
 import gc
 import itertools
 import linecache
@@ -13,7 +14,7 @@ import threading
 import pytest
 
 from fastcache import lru_cache
-from fastcache.flight import Flight, ThreadFlight
+from fastcache.flight import Flight, TaskFlight, ThreadFlight
 
 PATIENCE = 20  # seconds until a test gives up on threads that hang
 
@@ -73,6 +74,34 @@ def test_enter_counts_the_waits():
     assert not a.enter(b)
     b.leave(a)
     assert a.enter(b)
+
+
+def test_task_flight_that_ends_in_another_thread_wakes_who_waits():
+    """In his own event loop; one that was closed meanwhile is left alone."""
+
+    async def wait(flight):
+        asyncio.get_running_loop().call_soon(entered.set)
+        return await flight.wait(), flight.result()
+
+    flight, entered, outcome = TaskFlight(), threading.Event(), []
+    waiter = threading.Thread(target=lambda: outcome.append(asyncio.run(asyncio.wait_for(wait(flight), PATIENCE))))
+    waiter.start()
+    assert entered.wait(PATIENCE)
+    flight.succeed("value")
+    waiter.join(PATIENCE)
+    assert outcome == [(True, "value")]
+
+    flight, loop = TaskFlight(), asyncio.new_event_loop()
+    waiting = flight.wait()
+
+    async def begin():
+        waiting.send(None)
+
+    loop.run_until_complete(begin())
+    loop.close()
+    flight.succeed("value")
+    waiting.close()
+    assert flight.result() == "value"
 
 
 def test_thread_flight_waits_until_its_end():

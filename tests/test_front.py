@@ -40,6 +40,18 @@ def copy(front, key, type=None):
     return None if found is None else found.value
 
 
+def test_copy_under_a_type_without_a_hash_is_not_kept(front):
+    """Trusted or not: there is no key for it in the map."""
+    assert not keep(front, "k", 1, type=[])
+    markers = front.begin([b"p:k"])
+    front.keep_untrusted("k", [], 1, 60, markers[b"p:k"], 60)
+    assert copy(front, "k", []) is None
+    assert not len(front._map)
+    front.keep_untrusted("k", int, 1, 60, markers[b"p:k"], 60)
+    assert len(front._map) == 1
+    front.end(markers)
+
+
 def test_copy_is_kept_and_found(front):
     """With nothing heard in between."""
     assert keep(front, "k", 1)

@@ -129,6 +129,13 @@ def test_public_names_are_in_order():
     assert names == sorted(names, key=kind)
 
 
+def test_dir_names_what_is_not_loaded_yet(run_script):
+    """All public names, in order, without an import of any."""
+    names = run_script("import fastcache, sys; print(*dir(fastcache)); assert 'fastcache.redis' not in sys.modules").split()
+    assert set(fastcache.__all__) <= set(names)
+    assert names == sorted(set(names))
+
+
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.name)
 def test_public_names_of_a_module_exist(path):
     """Each Python module says what it offers, and offers what it says."""

@@ -179,6 +179,31 @@ def test_failing_timer_is_reported_once_a_round(clock, worker, monkeypatch):
     assert errors == [("no time",)]
 
 
+def test_cache_given_up_in_the_midst_of_a_round_is_not_swept(clock, worker):
+    """By what the sweep of another one calls."""
+    second = TTLCache(None, 1, clock)
+    first = TTLCache(None, 1, clock, on_evict=lambda *event: worker.give_up(second))
+    for cache in (first, second):
+        cache["a"] = 1
+        worker.take_on(cache, 1)
+    clock.now = 5
+    assert worker.sweep_due() == 1
+    assert [cache._counters()[3] for cache in (first, second)] == [1, 0]
+
+
+def test_nobody_waits_for_a_janitor_that_has_ended(clock, worker):
+    """Its thread may have been frozen with the lock held. No cache is taken on any more."""
+    worker.end()
+    held = worker._changed
+    with held:
+        cache = TTLCache(None, 1, clock)
+        caller = threading.Thread(target=lambda: (worker.take_on(cache, 1), worker.give_up(cache)), daemon=True)
+        caller.start()
+        caller.join(PATIENCE)
+        assert not caller.is_alive()
+    assert worker.sweep_due() is None
+
+
 # The thread
 
 needs_idle_janitor = pytest.mark.usefixtures("idle_janitor")
@@ -244,6 +269,26 @@ def test_thread_starts_again_for_the_next_cache():
             cache.set("a", 1)
             assert gone.wait(PATIENCE)
         wait_until(lambda: not janitor.running)
+
+
+def test_thread_that_could_not_be_started_is_tried_again(monkeypatch):
+    """With the next cache that is taken on; the first is then swept, too."""
+    janitor, swept = Janitor(), threading.Semaphore(0)
+    caches = [TTLCache(None, 0.001, on_evict=lambda *event: swept.release()) for _ in range(2)]
+    for cache in caches:
+        cache["a"] = 1
+
+    def spare_none(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", spare_none)
+        janitor.take_on(caches[0], 0.001)
+    assert not janitor.running
+    janitor.take_on(caches[1], 0.001)
+    assert janitor.running
+    assert all(swept.acquire(timeout=PATIENCE) for _ in caches)
+    janitor.end()
 
 
 @needs_idle_janitor

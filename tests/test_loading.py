@@ -216,6 +216,10 @@ def test_soft_timeout_waits_a_little_for_the_new_value(make, clock):
     load.open.set()
     quiet(cache)
     assert cache.get("a") == "v3"
+    clock.now += 15
+    load.error = LookupError("no")
+    assert cache.get_or_load("a", load) == "v3", "a refresh that fails in time is as good as one that doesn't end"
+    assert cache.stats().load_errors == 1
 
 
 def test_hard_timeout_is_a_load_timeout(make):
@@ -319,8 +323,10 @@ def test_wrong_arguments_are_said_where_they_are_given(make):
     for ttl in (0, -1, True, "5", math.nan):
         with pytest.raises(ConfigurationError, match="ttl"):
             cache.get_or_load("a", load, ttl=ttl)
-    with pytest.raises(TypeError, match="loader must be a function"):
+    with pytest.raises(TypeError, match="loader must be a function of the key"):
         cache.get_or_load("a", 5)
+    with pytest.raises(TypeError, match="loader must be a function of a list of keys"):
+        cache.get_or_load_many(["a"], 5)
     with pytest.raises(TypeError):
         cache.get_or_load([], load)
     assert load.runs == 0

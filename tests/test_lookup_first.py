@@ -164,3 +164,14 @@ def test_looks_like_a_method():
     assert not inspect.iscoroutinefunction(cache.get)
     assert "now most recently used" in pydoc.render_doc(MemoryCache.get)
     assert copy.copy(MemoryCache.get) is MemoryCache.get
+    assert repr(MemoryCache.get).startswith("<method MemoryCache.get at 0x")
+
+
+def test_call_by_the_type_is_the_same():
+    """`type(f).__call__(f, ...)`, as a subclass of type or a proxy does it."""
+    here = Apart()
+    here.gate.open()
+    here.map["k"] = 1
+    assert type(Apart.get).__call__(Apart.get, here, "k") == 1
+    assert type(Apart.get).__call__(Apart.get, here, "other", default=2) == 2
+    assert here.asked == ["other"]

@@ -254,10 +254,23 @@ def test_unhashable_key_is_a_type_error(operation):
         cache._check()
 
 
+class WithKeys:
+    """No Mapping, but dict.update takes it for one."""
+
+    def __init__(self, pairs):
+        self._dict = dict(pairs)
+
+    def keys(self):
+        return self._dict.keys()
+
+    def __getitem__(self, key):
+        return self._dict[key]
+
+
 @pytest.mark.parametrize(
     "kind",
-    [dict, lambda pairs: pairs, iter, UserDict, lambda pairs: LRUCache(2)],
-    ids=["dict", "list", "iter", "keys", "lru"],
+    [dict, lambda pairs: pairs, iter, UserDict, WithKeys, lambda pairs: LRUCache(2)],
+    ids=["dict", "list", "iter", "userdict", "keys", "lru"],
 )
 def test_update_takes_what_dict_takes(kind):
     """A mapping, something with keys(), pairs; then keywords, `self` and `other` among them."""

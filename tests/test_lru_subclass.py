@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from fastcache import LRUCache
+from fastcache import LRUCache, TTLCache
 
 
 class Plain(LRUCache):
@@ -176,10 +176,11 @@ def test_subclass_delitem_sees_every_removal():
     cache._check()
 
 
-def test_subclass_item_access_is_used_by_the_other_methods():
+@pytest.mark.parametrize(("base", "arguments"), [(LRUCache, (9,)), (TTLCache, (9, 60))])
+def test_subclass_item_access_is_used_by_the_other_methods(base, arguments):
     """get, pop, setdefault and update go through an overridden __getitem__, __setitem__ and __contains__."""
 
-    class Folding(LRUCache):
+    class Folding(base):
         def __getitem__(self, key):
             return super().__getitem__(key.lower())
 
@@ -192,7 +193,7 @@ def test_subclass_item_access_is_used_by_the_other_methods():
         def __contains__(self, key):
             return super().__contains__(key.lower())
 
-    cache = Folding(9)
+    cache = Folding(*arguments)
     cache.update({"A": 1}, B=2)
     assert cache["a"] == cache.get("A") == cache.setdefault("A", 5) == cache.pop("A") == 1
     assert cache.get("x", 7) == cache.setdefault("C", 7) == 7
@@ -312,3 +313,18 @@ def test_copy_counts_no_use():
     for _ in cache:
         pickle.dumps(cache), cache.copy()
     assert list(cache) == ["a", "b", "c"]
+
+
+def test_copy_of_keys_that_become_equal_keeps_one():
+    """A deep copy of a key need not differ from that of another: the first one, in the order of use, stays."""
+
+    class Key:
+        def __deepcopy__(self, memo):
+            return "copied"
+
+    cache = LRUCache(5, getsizeof=lambda value: value)
+    cache.update({Key(): 1, Key(): 2, "other": 1})
+    twin = copy.deepcopy(cache)
+    assert list(twin.items()) == [("copied", 1), ("other", 1)]
+    assert twin.currsize == 2
+    twin._check()

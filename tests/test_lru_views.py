@@ -151,3 +151,39 @@ def test_repr_shows_what_is_there():
     cache["self"] = cache
     assert repr(cache) == "LRUCache({'self': LRUCache(...)}, maxsize=1, currsize=1)"
     assert repr([cache, cache]).count("(...)") == 2
+
+
+def test_repr_that_failed_leaves_no_trace():
+    """The next one shows the cache, not the three dots of a cache inside itself."""
+
+    class Shy:
+        def __repr__(self):
+            raise LookupError("no")
+
+    cache = LRUCache(1)
+    cache["a"] = Shy()
+    with pytest.raises(LookupError):
+        repr(cache)
+    cache["a"] = 1
+    assert repr(cache) == "LRUCache({'a': 1}, maxsize=1, currsize=1)"
+
+
+def test_cache_equals_itself_whatever_it_holds():
+    """No key or value is looked at."""
+
+    class Incomparable:
+        def __eq__(self, other):
+            raise LookupError("no")
+
+        def __hash__(self):
+            if armed:
+                raise LookupError("no")
+            return 1
+
+    armed = []
+    cache = LRUCache(1)
+    cache[Incomparable()] = Incomparable()
+    armed.append(1)
+    same = cache
+    assert cache == same
+    armed.clear()

@@ -289,3 +289,56 @@ def test_functools_lru_cache_does_the_same(calls, typed, maxsize):
         assert ours(*args, **kwargs) == theirs(*args, **kwargs)
         assert tuple(ours.cache_info()) == tuple(theirs.cache_info())
     ours._check()
+
+
+def mixed(acc, lane):
+    """One round of the hash of a call, as in _memo.pyx; without it these tests would find nothing to compare."""
+    return ((acc << 5 | acc >> 59) ^ lane) * FACTOR % 2**64
+
+
+FACTOR = 0x517CC1B727220A95
+
+
+def signed(number):
+    return number - 2**64 if number >= 2**63 else number
+
+
+class Hashed:
+    """Has the hash that it is given, and equals everything."""
+
+    def __init__(self, hash):
+        self.hash = signed(hash)
+
+    def __hash__(self):
+        return self.hash
+
+    def __eq__(self, other):
+        return True
+
+
+def test_calls_of_one_hash_and_another_number_of_arguments_differ():
+    """The arguments are not even compared."""
+    two = Hashed(12345), Hashed(67890)
+    acc = mixed(2, 12345)
+    one = Hashed(1 << 5 ^ (acc << 5 | acc >> 59) % 2**64 ^ 67890)
+    f = lru_cache(lambda *args: args)
+    assert f(*two) == two
+    assert len(f(one)) == 1
+    assert len(f(*two)) == 2
+    assert f.cache_info()[:2] == (1, 2)
+
+
+def test_calls_of_one_hash_and_other_types_differ_where_typed():
+    """Equal or not."""
+
+    class Other(Hashed):
+        pass
+
+    lanes = [id(cls) >> 4 for cls in (Hashed, Other)]
+    acc = mixed(1, 12345)
+    acc = (acc << 5 | acc >> 59) % 2**64 ^ lanes[0] ^ lanes[1]
+    acc = (acc >> 5 | acc << 59) % 2**64
+    first, second = Hashed(12345), Other(acc * pow(FACTOR, -1, 2**64) % 2**64 ^ 1 << 5)
+    f = lru_cache(typed=True)(lambda x: type(x))
+    assert [f(first), f(second), f(first), f(second)] == [Hashed, Other] * 2
+    assert f.cache_info()[:2] == (2, 2)

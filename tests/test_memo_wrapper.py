@@ -11,6 +11,7 @@ import weakref
 import pytest
 
 from fastcache import lru_cache
+from fastcache._memo import Memo
 
 
 class Counted:
@@ -75,6 +76,13 @@ def test_wrapper_can_be_called_every_way(call):
     f = lru_cache(run)
     assert f(1, k=2) == call(f) == ((1,), {"k": 2})
     assert run.runs == 1
+
+
+def test_key_of_a_call_shows_what_it_is_made_of():
+    """It is what shared runs are given, with the arguments."""
+    memo = Memo(len, maxsize=3, runs=lambda memo, key, args, kwargs: (repr(key), args, kwargs))
+    assert memo("a") == ("<CallKey 'a'>", ("a",), {})
+    assert memo(1, b=2) == ("<CallKey (1, 2, ('b',))>", (1,), {"b": 2})
 
 
 def test_wrapper_maps_and_sorts():

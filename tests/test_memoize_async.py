@@ -33,10 +33,25 @@ class CallableObject:
         return 2 * x
 
 
+class Marked:
+    """What says itself that it gives coroutines."""
+
+    def __init__(self):
+        if sys.version_info >= (3, 12):
+            inspect.markcoroutinefunction(self)
+
+    def __call__(self, x):
+        return double(x)
+
+
+needs_marks = pytest.mark.skipif(sys.version_info < (3, 12), reason="needs inspect.markcoroutinefunction")
+
+
 @pytest.mark.parametrize(
     "function",
     [
         double,
+        pytest.param(Marked(), marks=needs_marks),
         partial(double),
         partial(partial(double)),
         CallableObject(),
@@ -131,6 +146,42 @@ def test_forgetting_during_a_run_discards_its_result(forget, shared):
         assert (await old, await new) == ([1, 1], [1, 2])
         assert await f(1) == [1, 2]
         assert gate.calls == [1, 1]
+
+    run(main)
+
+
+@pytest.mark.parametrize("forget", ["clear", "invalidate"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_forgetting_during_a_run_on_an_instance_discards_its_result(forget, shared):
+    """With `per_instance`, for the instance named; what others run is stored."""
+
+    async def main():
+        gates = []
+
+        class A:
+            def __init__(self):
+                self.gate = Gate()
+                self.gate.open = asyncio.Event()
+                gates.append(self.gate)
+
+            @lru_cache(per_instance=True, single_flight=shared)
+            async def m(self, x, *, y=0):
+                return await self.gate(x)
+
+        a, b = A(), A()
+        old, other = asyncio.create_task(a.m(1, y=2)), asyncio.create_task(b.m(1, y=2))
+        await turns()
+        if forget == "clear":
+            A.m.cache_clear()
+        else:
+            assert A.m.cache_invalidate(a, 1, y=2) is False
+        new = asyncio.create_task(a.m(1, y=2))
+        await turns()
+        for gate in gates:
+            gate.open.set()
+        assert (await old, await new, await other) == ([1, 1], [1, 2], [1, 1])
+        assert await a.m(1, y=2) == [1, 2]
+        assert await b.m(1, y=2) == ([1, 2] if forget == "clear" else [1, 1])
 
     run(main)
 

@@ -5,6 +5,7 @@ Where nothing may happen before a lifetime is over, the ttl is an hour; where it
 
 import math
 import time
+import weakref
 from fractions import Fraction
 
 import pytest
@@ -211,3 +212,26 @@ def test_ttl_without_room_stores_nothing(maxsize):
     f(1)
     assert f.cache_info() == (0, 2, 0, 0)
     f._check()
+
+
+@pytest.mark.parametrize("single_flight", [False, True])
+def test_result_that_expired_during_a_run_of_the_same_call_is_replaced(single_flight):
+    """The call asks for itself; what that stored is past its time when the outer run ends."""
+    made = []
+
+    class Result:
+        pass
+
+    @lru_cache(ttl=1e-9, single_flight=single_flight)
+    def function(x):
+        result = Result()
+        made.append(weakref.ref(result))
+        if len(made) < 3:
+            function(x)
+        return result
+
+    last = function(1)
+    assert [reference() for reference in made] == [last, None, None]
+    function._check()
+    assert function.cache_info()[:2] == (0, 3)
+    assert not function.cache_contains(1)

@@ -1,14 +1,24 @@
 """`MemoryCache`: the Cache protocol in memory. What its background sweeps do is in test_janitor.py."""
 
+import copy
 import dataclasses
 import inspect
 import math
+import pickle
 import sys
 import threading
 
 import pytest
 
-from fastcache import CacheMiss, CacheStats, ConfigurationError, FastCacheError, MemoryCache
+from fastcache import (
+    MISSING,
+    AsyncMemoryCache,
+    CacheMiss,
+    CacheStats,
+    ConfigurationError,
+    FastCacheError,
+    MemoryCache,
+)
 from fastcache.backends import Cache
 
 
@@ -268,3 +278,21 @@ def test_repr_says_what_it_is(cache):
     """Entries are counted, not shown."""
     cache.set("secret", "value")
     assert repr(cache) == "<MemoryCache of 1 entries, maxsize=3, ttl=10.0>"
+    assert repr(AsyncMemoryCache(3, ttl=10)) == "<AsyncMemoryCache of 0 entries, maxsize=3, ttl=10.0>"
+
+
+def test_cache_is_used_where_no_module_can_be_imported(clock, monkeypatch):
+    """As a finalizer does when the interpreter ends: nothing is swept, and all else works."""
+    monkeypatch.setitem(sys.modules, "fastcache.janitor", None)
+    with MemoryCache(ttl=10, timer=clock) as cache:
+        cache.set("a", 1)
+    assert cache.get("a") == 1
+    clock.now += 10
+    assert cache.get("a") is None
+
+
+def test_missing_is_false_and_stays_itself():
+    """Under copy and pickle, too: a loader in another process may have returned it."""
+    assert not MISSING
+    for copied in (copy.copy(MISSING), copy.deepcopy(MISSING), pickle.loads(pickle.dumps(MISSING)), type(MISSING)()):
+        assert copied is MISSING

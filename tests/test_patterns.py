@@ -236,8 +236,9 @@ def test_wrong_arguments_are_said_at_construction():
         AsyncCacheAside(MemoryCache(), len)
     with pytest.raises(TypeError, match="loader must be a function"):
         CacheAside(MemoryCache(), 5)
-    with pytest.raises(TypeError, match="saver"):
-        WriteThroughCache(MemoryCache(), len, None)
+    for kind, cache in ((WriteThroughCache, MemoryCache()), (AsyncWriteThroughCache, AsyncMemoryCache())):
+        with pytest.raises(TypeError, match=rf"{kind.__name__} needs a saver; without one there is (Async)?CacheAside"):
+            kind(cache, len, None)
     with pytest.raises(TypeError, match="key must be"):
         CacheAside(MemoryCache(), len, key=5)
     with pytest.raises(ConfigurationError, match="ttl"):
@@ -281,6 +282,45 @@ def test_cancelled_write_runs_to_its_end():
         await cache.close()
 
     asyncio.run(main())
+
+
+def test_error_of_a_saver_whose_caller_has_left_is_reported(monkeypatch):
+    """There is nobody to raise it to; the old value is gone."""
+    reports = []
+    monkeypatch.setattr("sys.unraisablehook", lambda report: reports.append(report.exc_value))
+
+    async def main():
+        entered, go = asyncio.Event(), asyncio.Event()
+
+        async def load(key):
+            return "loaded"
+
+        async def save(key, value):
+            entered.set()
+            await go.wait()
+            raise LookupError("not saved")
+
+        cache = AsyncMemoryCache(ttl=60)
+        users = AsyncWriteThroughCache(cache, load, save)
+        await cache.set("a", "old")
+        task = asyncio.create_task(users.set("a", "new"))
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await cache.drain(0) is False, "the saver is still at work"
+        go.set()
+        assert await cache.drain(SECONDS)
+        assert await users.get("a") == "loaded"
+        await cache.close()
+
+    asyncio.run(main())
+    assert [(type(error), error.args) for error in reports] == [(LookupError, ("not saved",))]
+
+
+def test_pattern_says_what_it_is():
+    """And on which cache."""
+    assert repr(CacheAside(MemoryCache(5), len)) == "<CacheAside on <MemoryCache of 0 entries, maxsize=5, ttl=inf>>"
 
 
 def test_two_patterns_on_one_cache_share_its_flights(database):

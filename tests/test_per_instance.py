@@ -242,6 +242,71 @@ def test_options_work_together():
         lru_cache(per_instance=True, ttl=0)
 
 
+def test_wrapper_can_be_called_by_its_type_and_named():
+    """As a function can: `type(f).__call__`, its repr, pickle by name."""
+    a = Plain(1)
+    assert type(Plain.add).__call__(Plain.add, a, 1, twice=True) == a.add(1, twice=True) == 3
+    assert a.calls == [1]
+    assert repr(Plain.add).startswith("<fastcache.lru_cache per instance of Plain.add at 0x")
+    assert pickle.loads(pickle.dumps(Plain.add)) is Plain.add
+
+
+def test_exception_of_a_method_reaches_the_caller_as_it_is():
+    """And is not remembered."""
+
+    class A:
+        runs = 0
+
+        @lru_cache(per_instance=True)
+        def fail(self):
+            self.runs += 1
+            raise error
+
+    error, a = LookupError("no"), A()
+    for _ in range(2):
+        with pytest.raises(LookupError) as caught:
+            a.fail()
+        assert caught.value is error
+    assert (a.runs, A.fail.cache_info().currsize) == (2, 0)
+
+
+def test_instance_that_is_called_while_its_memory_is_made_has_one_memory():
+    """By a finalizer or another thread, say: what came first stays."""
+    from fastcache._memo import Memo
+    from fastcache._method import MethodMemo
+
+    made, calls = [], []
+
+    def make(reference):
+        made.append(reference)
+        if len(made) == 1:
+            assert memos(a) == "value"
+        return Memo(lambda: calls.append(1) or "value", maxsize=3)
+
+    a, memos = Plain(), MethodMemo(make, {"maxsize": 3})
+    assert memos(a) == memos(a) == "value"
+    assert (len(made), len(calls), memos.cache_info()) == (2, 1, (2, 1, 3, 1))
+    memos._check()
+
+
+def test_reference_that_outlives_a_clearing_forgets_nothing_else():
+    """The weak references of an instance can be had by anyone, and kept: its death concerns the memory of now alone."""
+    a, b = Plain(), Plain()
+    a.add(1)
+    kept = weakref.getweakrefs(a)
+    Plain.add.cache_clear()
+    kept += weakref.getweakrefs(a)
+    a.add(1), a.add(1), b.add(1)
+    del a
+    gc.collect()
+    assert Plain.add.cache_info() == (1, 2, 3, 1)
+    Plain.add.cache_clear()
+    del b
+    assert Plain.add.cache_info() == (0, 0, 3, 0)
+    Plain.add._check()
+    assert all(reference() is None for reference in kept)
+
+
 def test_classmethod_remembers_for_each_class():
     """Below @classmethod the instance is the class."""
 

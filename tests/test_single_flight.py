@@ -185,6 +185,38 @@ def test_exception_is_the_same_to_all(original):
         assert (str(error), error.args, vars(error)) == (str(original), original.args, vars(original))
 
 
+def test_exception_that_cannot_be_copied_is_shared():
+    """Where neither copy nor the class makes another one, all get the original."""
+
+    class Single(Exception):
+        made = False
+
+        def __new__(cls, *args):
+            if cls.made:
+                raise TypeError("there is one already")
+            cls.made = True
+            return super().__new__(cls, *args)
+
+    original, release = Single("x"), threading.Event()
+
+    @lru_cache(single_flight=True)
+    def f(x):
+        assert release.wait(PATIENCE)
+        raise original
+
+    threading.Thread(target=lambda: (wait_until(lambda: followers(f) == 2), release.set())).start()
+    assert all(error is original for error in in_threads(3, lambda i: f(1)))
+
+
+def test_keywords_reach_the_function():
+    """As they were given, and they are part of the key."""
+    f = lru_cache(single_flight=True)(lambda *args, **kwargs: (args, kwargs))
+    assert f(1, a=2, b=3) == ((1,), {"a": 2, "b": 3})
+    assert f(a=2) == ((), {"a": 2})
+    assert f(1, a=2, b=3) is f(1, a=2, b=3)
+    assert f.cache_info()[:2] == (2, 2)
+
+
 def test_exception_without_waiters_is_the_original():
     """Nobody else gets it, so it is raised as it is, and no cycle keeps it alive."""
     original = ValueError("x")

@@ -82,6 +82,23 @@ def test_threads_share_one_run():
     assert len(flights) == 0
 
 
+def test_repr_counts_what_is_in_flight():
+    """Of either form."""
+    flights, shown = SingleFlight(), []
+    flights.do("k", lambda: shown.append(repr(flights)))
+    assert [*shown, repr(flights)] == ["<SingleFlight with 1 in flight>", "<SingleFlight with 0 in flight>"]
+
+    async def main():
+        flights = AsyncSingleFlight()
+
+        async def show():
+            return repr(flights)
+
+        return await flights.do("k", show), repr(flights)
+
+    assert asyncio.run(main()) == ("<AsyncSingleFlight with 1 in flight>", "<AsyncSingleFlight with 0 in flight>")
+
+
 def test_error_reaches_every_thread_with_a_traceback_of_its_own():
     """Each gets an error it may raise, and the tracebacks don't grow with the number of callers."""
     flights, gate = SingleFlight(), Gate(error=LookupError("no such thing"))

@@ -201,3 +201,59 @@ def test_error_of_the_timer_reaches_the_caller_and_changes_nothing(clock, gone):
         cache._check()
     clock.now = 5
     assert (dict(cache), gone, cache.remaining("a")) == ({"a": 1}, [], 5)
+
+
+class Ticks:
+    """Time and its differences in a unit of their own, which is no float."""
+
+    def __init__(self, n, during=lambda: None):
+        self.n, self.during = n, during
+
+    def __lt__(self, other):
+        return self.n < other.n
+
+    def __add__(self, other):
+        return Ticks(self.n + other.n) if isinstance(other, Ticks) else NotImplemented
+
+    def __sub__(self, other):
+        self.during()
+        return Ticks(self.n - other.n)
+
+    def __truediv__(self, other):
+        return self.n / other.n
+
+
+def test_timer_may_have_a_unit_of_its_own():
+    """What can be added, subtracted, compared and divided: a lifetime is a multiple of the ttl."""
+    clock = Clock(Ticks(5))
+    cache = TTLCache(5, Ticks(10), clock)
+    cache["a"] = 1
+    cache.set("b", 2, ttl=Ticks(25))
+    clock.now = Ticks(14)
+    assert dict(cache) == {"a": 1, "b": 2}
+    clock.now = Ticks(15)
+    assert dict(cache) == {"b": 2}
+    clock.now = Ticks(29)
+    assert "b" in cache
+    clock.now = Ticks(30)
+    assert len(cache) == 0
+    with pytest.raises(ConfigurationError, match="negative"):
+        TTLCache(5, Ticks(-1), clock)
+    with pytest.raises(ConfigurationError, match="added to what the timer returns"):
+        TTLCache(5, object(), clock)
+    with pytest.raises(ConfigurationError, match="added to what the timer returns"):
+        cache.set("c", 3, ttl=object())
+
+
+def test_subtraction_of_readings_may_initialise_the_cache_again():
+    """With a timer of numbers: the reading that was under way is no number then, and the cache is the new one, whole."""
+    clock = Clock(Ticks(0))
+    cache = TTLCache(5, Ticks(10), clock)
+    cache["a"] = 1
+    clock.now = Ticks(3, lambda: cache.__init__(7, 60, lambda: 1.0))
+    with pytest.raises(TypeError, match="Ticks"):
+        cache.get("a")
+    assert (cache.maxsize, cache.ttl, len(cache)) == (7, 60, 0)
+    cache["b"] = 2
+    assert dict(cache) == {"b": 2}
+    cache._check()

@@ -448,7 +448,7 @@ cdef class LRUCache(Table):
             if touch:
                 self.misses += 1
             return ABSENT
-        finally:
+        finally:  # pragma: no cover (Cython traces none that a return leads to)
             section_end(&section)
 
     cdef object remove(self, object key):
@@ -573,7 +573,7 @@ cdef class LRUCache(Table):
                 shown.append(pair)
             entries = ", ".join(shown)
             return f"{type(self).__name__}({{{entries}}}, maxsize={self.maxsize!r}, currsize={self.currsize!r})"
-        finally:
+        finally:  # pragma: no cover (Cython traces none that a return leads to)
             Py_ReprLeave(self)
 
     def keys(self):
@@ -606,7 +606,7 @@ cdef class LRUCache(Table):
                 return <object>self.slots[s].value
             self.misses += 1
             return default
-        finally:
+        finally:  # pragma: no cover (Cython traces none that a return leads to)
             section_end(&section)
 
     def peek(self, key, default=None):
@@ -679,7 +679,7 @@ cdef class LRUCache(Table):
         try:
             self.store(key, default, NAN, &present)     # looks again: what runs meanwhile may have stored the key
             return default if present == NULL else <object>present
-        finally:
+        finally:  # pragma: no cover (Cython traces none that a return leads to)
             XDECREF(present)
 
     def update(self, other=(), /, **kwargs):
@@ -946,7 +946,7 @@ cdef class LRUIterator:
             return s
         if self.order == NULL:
             self.order = <uint32_t*>PyMem_Malloc((<size_t>cache.used + 1) * sizeof(uint32_t))
-            if self.order == NULL:
+            if self.order == NULL:  # pragma: no cover (no memory: its test isn't traced)
                 raise MemoryError()
             s = slots[0].prev
             while s:

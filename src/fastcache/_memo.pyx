@@ -206,7 +206,7 @@ cdef class Memo(Table):
         try:
             s = lookup(self, <PyObject*>key.key, key.hash)
             return s != 0 and self.alive(s)
-        finally:
+        finally:  # pragma: no cover (Cython traces none that a return leads to)
             section_end(&section)
 
     def cache_invalidate(self, /, *args, **kwargs):
@@ -268,7 +268,7 @@ cdef class Memo(Table):
         try:
             s = lookup(self, <PyObject*>key.key, key.hash)
             return <object>self.slots[s].value if s and self.alive(s) else default
-        finally:
+        finally:  # pragma: no cover (Cython traces none that a return leads to)
             section_end(&section)
 
     def joined(self, CallKey key not None):
@@ -782,7 +782,7 @@ cdef inline object run(Memo self, PyObject** args, size_t nargsf, PyObject* kwna
     Py_EnterRecursiveCall(b" while calling a cached function")
     try:
         return PyObject_Vectorcall(<PyObject*>self.function, args, nargsf, kwnames)
-    finally:
+    finally:  # pragma: no cover (Cython traces none that a return leads to)
         Py_LeaveRecursiveCall()
 
 

@@ -305,8 +305,8 @@ cdef int grow_slots(Table t) except -1:
     if capacity > t.limit:
         capacity = t.limit
     if capacity <= t.capacity:
-        capacity = t.capacity + 1        # the caller's limit counts what it is about to remove
-    if capacity > MAX_ENTRIES:
+        capacity = t.capacity + 1        # a state that was unpickled may hold more than its maxsize
+    if capacity > MAX_ENTRIES:  # pragma: no cover (2**31 entries)
         raise MemoryError("a cache holds at most %d entries" % MAX_ENTRIES)
     cdef size_t n = <size_t>capacity + 1
     resize_slots(t, n)
@@ -329,8 +329,8 @@ cdef int resize_slots(Table t, size_t n) except -1:
     cdef char* block = <char*>resized(t.block, n * sizeof(Slot) + MALLOC_ALIGNMENT)
     t.block = block
     after = -<size_t>block & (sizeof(Slot) - 1)
-    if after > MALLOC_ALIGNMENT:
-        after = 0                               # no such malloc is known; the array would just lie where it lies
+    if after > MALLOC_ALIGNMENT:  # pragma: no cover (no such malloc is known)
+        after = 0                               # the array would just lie where it lies
     if t.capacity and after != before:
         memmove(block + after, block + before, (<size_t>t.capacity + 1) * sizeof(Slot))
     t.slots = <Slot*>(block + after)
@@ -339,7 +339,7 @@ cdef int resize_slots(Table t, size_t n) except -1:
 
 cdef void* resized(void* array, size_t size) except NULL:
     array = PyMem_Realloc(array, size)
-    if array == NULL:
+    if array == NULL:  # pragma: no cover (no memory: its test isn't traced)
         raise MemoryError()
     hint_large(array, size)
     return array
@@ -351,7 +351,7 @@ cdef int grow_index(Table t) except -1:
     cdef uint32_t* index = <uint32_t*>PyMem_Calloc(size, sizeof(uint32_t))
     cdef uint32_t s
     cdef size_t i
-    if index == NULL:
+    if index == NULL:  # pragma: no cover (no memory: its test isn't traced)
         raise MemoryError()
     hint_large(index, size * sizeof(uint32_t))
     if t.index != EMPTY_INDEX:

@@ -45,6 +45,30 @@ def test_processes_share_keys(server):
     assert len(said) == 1
 
 
+def test_tags_of_a_call_invalidate_its_result(face, server):
+    """Those of templates or of a function; what `refresh` stores has them, too."""
+    cache, runs = face.tiered(server.url), []
+
+    def load(user, kind="k"):
+        runs.append(user)
+        return len(runs)
+
+    async def aload(user, kind="k"):
+        return load(user, kind)
+
+    bare = getattr(cache, "cache", cache)
+    function = load if face.name == "sync" else aload
+    for tags in (["all", "user:{user}"], lambda user, kind="k": ["all", f"user:{user}"]):
+        cached_load = cached(bare, key="f:{user}", tags=tags)(function)
+        for refresh in (False, True):
+            for tag, stays in (("user:2", True), ("user:1", False), ("all", False)):
+                before = face.run(cached_load.refresh if refresh else cached_load, 1)
+                assert face.run(cached_load, 1) == before
+                cache.invalidate_tags(tag)
+                assert (face.run(cached_load, 1) == before) is stays
+        face.run(cached_load.invalidate, 1)
+
+
 def test_type_brings_back_what_was_returned(server):
     """A hit is of the type that the function returns; a long key is taken, an absent ttl refused when decorating."""
     with RedisCache.from_url(server.url, "p", ttl=60) as cache:

@@ -392,8 +392,8 @@ def test_a_key_of_another_redis_type_is_an_error_for_get_and_absent_for_get_many
 
 
 def test_type_of_the_cache_and_type_of_get(face, server):
-    """`type=` of get wins over that of the cache; Any means untyped again."""
-    from typing import Any
+    """`type=` of get wins over that of the cache; Any means untyped again; one that can't be is the program's mistake."""
+    from typing import Annotated, Any
 
     cache = face.from_url(server.url, ttl=9, type=User)
     cache.set("u", User(1, "Ann"))
@@ -402,6 +402,10 @@ def test_type_of_the_cache_and_type_of_get(face, server):
     assert cache.get_many(["u"]) == {"u": User(1, "Ann")}
     assert cache.get("u", type=dict) == {"id": 1, "name": "Ann"}
     assert cache.get("u", type=Any) == {"id": 1, "name": "Ann"}
+    for _ in range(2):
+        assert cache.get("u", type=Annotated[User, ["has no hash"]]) == User(1, "Ann")
+    with pytest.raises(ConfigurationError, match="type="):
+        cache.get("u", type=set | list)
     with pytest.raises(SerializationError) as caught:
         cache.get("u", type=list[User])
     assert caught.value.key == "u"
