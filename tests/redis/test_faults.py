@@ -450,11 +450,12 @@ def test_a_user_who_may_not_ping_is_let_through_again(face, server, proxy, measu
             admin.execute_command("ACL", "DELUSER", "quiet")
 
 
-def test_a_wrong_password_is_said_and_never_opens_the_breaker(face, measured):
-    """The server is well; the program is wrong."""
+@pytest.mark.parametrize("options", [{}, {"protocol": 2}, {"protocol": 3}], ids=str)
+def test_a_wrong_password_is_said_and_never_opens_the_breaker(face, measured, options):
+    """The server is well; the program is wrong. There is nothing to fall back to from RESP2."""
     with servers.Server(requirepass="right").start() as server:
         for url in (f"redis://:wrong@127.0.0.1:{server.port}", server.url):
-            cache = face.from_url(url, ttl=60)
+            cache = face.from_url(url, ttl=60, **options)
             for _ in range(FAILURES_TO_OPEN + 2):
                 with fails(measured, match=r"password|[aA]uthenticat"):
                     cache.get("a")
