@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -11,9 +14,9 @@ from typing import Any
 import pytest
 from test_tiered import heard, inner, slow, until
 
-from fastcache import MemoryCache, Policy, RedisCache, TieredCache
+from fastcache import AsyncRedisCache, AsyncTieredCache, MemoryCache, Policy, RedisCache, TieredCache
 from fastcache.envelope import seal
-from fastcache.scripts import LEASE
+from fastcache.scripts import FILL, LEASE
 from fastcache.sidekeys import guard_name
 
 
@@ -229,3 +232,82 @@ def test_load_without_a_thread_to_renew_its_lease_is_stored_if_it_is_short(face,
     asked = []
     monkeypatch.setattr(driver, "keep", lambda plan: (asked.append(plan), keep(plan))[1])
     assert cache.get_or_load("l", slow(face, lambda key: (len(guards._held), len(asked)))) == (1, 1)
+
+
+def test_value_on_its_way_into_redis_is_not_loaded_again(tiers, monkeypatch):
+    """A caller that missed before another's load ended finds its value, though a slow store has yet to take it."""
+    cache = tiers(policy=Policy(60, store="background", jitter=0))
+    runs, results = [], []
+    loading, load_on, late, go_on, hold = (threading.Event() for _ in range(5))
+
+    def load(key):
+        runs.append(key)
+        loading.set()
+        assert load_on.wait(10)
+        return "value"
+
+    def share_late(*arguments):
+        if threading.current_thread().name == "late":
+            late.set()
+            assert go_on.wait(10)
+        return share(*arguments)
+
+    def slowly(script, calls):
+        if script is FILL:
+            assert hold.wait(10)
+        return scripts_plan(script, calls)
+
+    flights, commands = cache._loading.flights, cache._store._commands
+    share, scripts_plan = flights.share_many, commands._scripts_plan
+    monkeypatch.setattr(flights, "share_many", share_late)
+    monkeypatch.setattr(commands, "_scripts_plan", slowly)
+    threads = []
+    for name, reached in (("leader", loading), ("late", late)):
+        threads.append(threading.Thread(target=lambda: results.append(cache.get_or_load("k", load)), name=name))
+        threads[-1].start()
+        assert reached.wait(10)
+    load_on.set()
+    threads[0].join()
+    go_on.set()
+    threads[1].join()
+    hold.set()
+    assert cache.drain(10)
+    assert runs == ["k"]
+    assert results == ["value", "value"]
+    assert cache.get("k") == "value"
+
+
+def test_load_of_a_loop_that_was_closed_is_succeeded(server, other, monkeypatch):
+    """Nothing can be asked for any more in that loop: its lease ends by itself, and the next one loads and stores."""
+    monkeypatch.setattr("fastcache.guards.Guards.lease_life", 300)
+    reports: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
+    cache = AsyncTieredCache(MemoryCache(), AsyncRedisCache.from_url(server.url, "p", ttl=60), coherence=None)
+
+    async def begin():
+        started = asyncio.Event()
+
+        async def load(key):
+            started.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.ensure_future(cache.get_or_load("k", load))
+        await started.wait()
+        await cache.remote.client.connection_pool.disconnect()
+        return task
+
+    async def again():
+        async with cache:
+            assert await cache.get_or_load("k", lambda key: "value") == "value"
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)  # it says that tasks were pending
+    task = loop.run_until_complete(begin())
+    assert other.exists(guard_name(b"p:k"))
+    loop.close()
+    del task
+    gc.collect()
+    assert reports == []
+    asyncio.run(again())
+    assert other.exists("p:k")
+    assert cache.stats().lease_refused == 0
