@@ -450,17 +450,28 @@ def test_a_user_who_may_not_ping_is_let_through_again(face, server, proxy, measu
             admin.execute_command("ACL", "DELUSER", "quiet")
 
 
-@pytest.mark.parametrize("options", [{}, {"protocol": 2}, {"protocol": 3}], ids=str)
-def test_a_wrong_password_is_said_and_never_opens_the_breaker(face, measured, options):
-    """The server is well; the program is wrong. There is nothing to fall back to from RESP2."""
+def test_a_wrong_password_is_said_and_never_opens_the_breaker(face, measured):
+    """The server is well; the program is wrong."""
     with servers.Server(requirepass="right").start() as server:
         for url in (f"redis://:wrong@127.0.0.1:{server.port}", server.url):
-            cache = face.from_url(url, ttl=60, **options)
+            cache = face.from_url(url, ttl=60)
             for _ in range(FAILURES_TO_OPEN + 2):
                 with fails(measured, match=r"password|[aA]uthenticat"):
                     cache.get("a")
             assert cache.stats().breaker == "closed"
         works(face.from_url(f"redis://:right@127.0.0.1:{server.port}", ttl=60))
+
+
+@pytest.mark.parametrize(("protocol", "connections"), [(2, 1), (3, 2)])
+def test_an_error_in_the_greeting_is_said(face, own_server, measured, protocol, connections):
+    """In RESP3 it may have been about HELLO, so RESP2 is tried, once; from RESP2 there is nothing to fall back to."""
+    cache = face.from_url(f"{own_server.url}/99", ttl=60, protocol=protocol)
+    with own_server.client() as admin:
+        before = admin.info("stats")["total_connections_received"]
+        with fails(measured, match="DB index is out of range"):
+            cache.get("a")
+        assert admin.info("stats")["total_connections_received"] - before == connections
+    assert cache.stats().breaker == "closed"
 
 
 def test_after_a_failure_a_call_sends_nothing_more(cache, proxy, measured):

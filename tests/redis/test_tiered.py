@@ -22,6 +22,7 @@ from fastcache import (
     SerializationError,
     TieredCache,
 )
+from fastcache.scripts import LEASE
 from fastcache.sidekeys import guard_name
 
 
@@ -392,6 +393,11 @@ def test_repr_names_both_tiers(face, server):
     name, tiers = type(inner(cache)).__name__, inner(cache)
     assert repr(cache) == f"<{name} of {tiers.local!r} and {tiers.remote!r}, coherence='tracking'>"
     assert "prefix='app'" in repr(cache)
+
+
+def test_repr_of_a_script_is_short():
+    """Its text has no place in a traceback or a log."""
+    assert repr(LEASE) == "<Script lease>"
 
 
 def test_constructor_refuses_what_does_not_fit(server):
