@@ -42,6 +42,9 @@ class LeaseStore(Store, Protocol):
         """Give back what leases the errand has still. Raises nothing."""
         ...
 
+    def abandon(self, errand: Errand) -> None:
+        """Have what leases the errand has still end by themselves."""
+
     def dismiss(self, errand: Errand) -> None:
         """The load is over."""
 
@@ -72,8 +75,9 @@ def leased_plan(
         values = yield from _leased_plan(engine, store, errand, identities, load)
         yield from store.release_plan(errand)  # of what the loader says there is nothing of, or what isn't to be stored
         return values
-    except GeneratorExit:
-        raise  # nothing can be asked for any more: the leases end by themselves
+    except GeneratorExit:  # nothing can be asked for any more
+        store.abandon(errand)
+        raise
     except BaseException:
         yield from store.release_plan(errand)
         raise

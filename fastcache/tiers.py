@@ -125,6 +125,11 @@ class TierStore(TierReading):
         for identity in [identity for identity in held.leases if identity not in landed]:
             yield from self._guards.release_plan(held.leases.pop(identity), guard_name(identity))
 
+    def abandon(self, errand: Errand) -> None:
+        for identity, token in errand.held.leases.items():
+            if identity not in self._flights.landed:
+                self._guards.forget(token)
+
     # -- storing ---------------------------------------------------------------------------------------------------
 
     def write_plan(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 from test_tiered import heard, inner
 
-from fastcache import MISSING, Policy, SerializationError
+from fastcache import MISSING, BackendError, Policy, SerializationError
+from fastcache.plan import Call
+from fastcache.scripts import FILL
 from fastcache.sidekeys import guard_name
 
 
@@ -183,3 +186,29 @@ def test_value_that_redis_did_not_take_is_dropped_like_any_other(face, server, o
     cache.sync()
     assert cache.get("k") == ("new" if how == "set" else None)
     assert cache.get_or_load("k", lambda key: "new", tags=["t"]) == "new"
+
+
+def test_value_that_was_invalidated_while_it_could_not_be_stored_is_not_kept(face, server, monkeypatch):
+    """In the background, when the load is long over: what is heard then is against the value, too."""
+    two = heard(face.tiered(server.url))
+    cache = heard(face.tiered(server.url, policy=Policy(60, stale_for=60, store="background", jitter=0)))
+    store = inner(cache)._store
+    commands, driver = store._commands, inner(cache)._loading.driver
+    scripts_plan, storing, go_on = commands._scripts_plan, threading.Event(), threading.Event()
+
+    def refuse(script, calls):
+        if script is not FILL:
+            return (yield from scripts_plan(script, calls))
+        storing.set()
+        while not go_on.is_set():
+            yield Call(driver.pause, 0.005)
+        raise BackendError("refused")
+
+    monkeypatch.setattr(commands, "_scripts_plan", refuse)
+    assert cache.get_or_load("k", lambda key: "old") == "old"
+    assert storing.wait(10)
+    two.invalidate("k")
+    cache.sync()
+    go_on.set()
+    assert cache.drain(10)
+    assert cache.get("k") is None
