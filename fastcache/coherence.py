@@ -120,8 +120,7 @@ class Hub:
         runner = self._runners.get(line)
         if runner is None or not self._asynchronous:
             return runner is not None and not line.stopped
-        loop = runner.get_loop()
-        return not runner.done() and (loop.is_running() or loop is _running_loop())
+        return not runner.done() and runner.get_loop().is_running()
 
     def _start(self, link: Any, name: str | None, node: Any, anchors: tuple[int, ...]) -> None:
         slot = None if name is None else anchors[0] if anchors else link.slot_of(name)
@@ -201,7 +200,7 @@ class Hub:
             try:
                 run(line.ask_plan(flight))
             except Exception:
-                _end(flight)  # the line is down, so there are no copies to rely on
+                self._give_up(line, flight)
             return None
         return self._ask_there(line, flight)
 
@@ -211,16 +210,24 @@ class Hub:
 
         runner = self._runners.get(line)
         if runner is None or not runner.get_loop().is_running():
-            _end(flight)
+            self._give_up(line, flight)
             return
         try:
             asking = arun(line.ask_plan(flight))
             if runner.get_loop() is asyncio.get_running_loop():
                 await asking
-            else:
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asking, runner.get_loop()))
+            else:  # which may be busy, or end
+                async with asyncio.timeout(TRUST):
+                    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asking, runner.get_loop()))
         except Exception:
-            _end(flight)
+            self._give_up(line, flight)
+
+    def _give_up(self, line: Line, flight: Any) -> None:
+        """A line can't be asked. It is down, though who listens may not know yet, so no copy is relied on from now on."""
+        line.until = -math.inf
+        self._changed()
+        if flight is not None and not flight.done:
+            flight.succeed(None)
 
     def state(self) -> str:
         """In words, for `explain`."""
@@ -239,21 +246,10 @@ def _places(link: Any) -> dict[str | None, tuple[Any, tuple[int, ...]]]:
     }
 
 
-def _end(flight: Any) -> None:
-    if flight is not None and not flight.done:
-        flight.succeed(None)
-
-
 async def _sleep(seconds: float) -> None:
     import asyncio
 
     await asyncio.sleep(seconds)
-
-
-def _running_loop() -> Any:
-    from asyncio import _get_running_loop
-
-    return _get_running_loop()
 
 
 def _take_note(task: Any) -> None:

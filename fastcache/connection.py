@@ -37,9 +37,6 @@ class Lines:
         self.hello_refused = False
         self.tls: Any = None  # of asyncio's connections
 
-    def __deepcopy__(self, memo: object) -> Lines:
-        return self
-
     def refuse_if_closed(self) -> None:
         if self.closed:
             raise Refused("the cache is closed")

@@ -32,6 +32,7 @@ it goes, and would never be asked for again.)"""
 NAMESPACE = b""  # the tag of all values
 
 _ABSENT: Any = object()
+_NONE: Mapping[bytes, Marker] = {}
 
 
 class Packed:
@@ -117,8 +118,13 @@ class Front:
 
     # -- keeping ---------------------------------------------------------------------------------------------------
 
-    def begin(self, identities: Iterable[bytes], writes: bool = False) -> dict[bytes, Marker]:
-        """Markers for what is about to be read or written. To be given to `end`."""
+    def begin(
+        self, identities: Iterable[bytes], writes: bool = False, load: Mapping[bytes, Marker] = _NONE
+    ) -> dict[bytes, Marker]:
+        """Markers for what is about to be read or written. To be given to `end`.
+
+        `load`: the markers of the load whose values are written. That isn't against them; all other writing is.
+        """
         markers = {}
         with self._cache._section():
             for identity in identities:
@@ -126,23 +132,29 @@ class Front:
                 others = self._pending.setdefault(identity, set())
                 if writes:
                     for other in others:
-                        other.clean = False
+                        if other is not load.get(identity):
+                            other.clean = False
                         if other.writes:
                             marker.clean = False
                 others.add(marker)
         return markers
 
-    def end(self, markers: Mapping[bytes, Marker]) -> None:
-        """The readings or writings are over. A writing spoils what was read while it was under way."""
+    def end(self, markers: Mapping[bytes, Marker], load: Mapping[bytes, Marker] = _NONE) -> None:
+        """The readings or writings are over. A writing spoils what was read while it was under way.
+
+        A marker hears nothing from then on, so that what it brings is not kept. `load`: see `begin`.
+        """
         with self._cache._section():
             for identity, marker in markers.items():
+                marker.clean = False
                 pending = self._pending.get(identity)
                 if pending is None:
                     continue
                 pending.discard(marker)
                 if marker.writes:
                     for other in pending:
-                        other.clean = False
+                        if other is not load.get(identity):
+                            other.clean = False
                 if not pending:
                     del self._pending[identity]
 
@@ -176,13 +188,12 @@ class Front:
                 return False
             if only:
                 self._pop(key)
-            self._put(place, value, life, stale_for)
-            for tag in tags:
-                if tag != NAMESPACE:
-                    self._note(tag, place)
+            self._put(place, value, life, stale_for, tags)
         return True
 
-    def keep_untrusted(self, key: Any, type: Any, value: Any, life: float, marker: Marker, stale_for: float) -> None:
+    def keep_untrusted(
+        self, key: Any, type: Any, value: Any, life: float, marker: Marker, stale_for: float, tags: Iterable[bytes] = ()
+    ) -> None:
         """Keep a value that Redis didn't take, for those who prefer an old value to none. Nothing else may rely on it."""
         place = self.place(key, type)
         life = min(life, self._map.ttl)
@@ -191,13 +202,16 @@ class Front:
         with self._cache._section():
             if marker.clean and marker.epoch == self.epoch:
                 self._pop(key)
-                self._put(place, Entry(value, stale_for, 0.0), life, stale_for)
+                self._put(place, Entry(value, stale_for, 0.0), life, stale_for, tags)
 
-    def _put(self, place: Any, value: Any, life: float, stale_for: float) -> None:
+    def _put(self, place: Any, value: Any, life: float, stale_for: float, tags: Iterable[bytes]) -> None:
         if value.__class__ is Entry:
             self._cache._store.has_entries = True
         self._map.set(place, value, life + stale_for)
         self._cache._have_swept(life)
+        for tag in tags:
+            if tag != NAMESPACE:
+                self._note(tag, place)
 
     def _pop(self, key: Any) -> None:
         """Drop all copies of a key: those under its other spelling, too, for str and bytes are one key in Redis."""

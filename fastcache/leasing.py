@@ -42,6 +42,9 @@ class LeaseStore(Store, Protocol):
         """Give back what leases the errand has still. Raises nothing."""
         ...
 
+    def abandon(self, errand: Errand) -> None:
+        """Have what leases the errand has still end by themselves."""
+
     def dismiss(self, errand: Errand) -> None:
         """The load is over."""
 
@@ -72,8 +75,9 @@ def leased_plan(
         values = yield from _leased_plan(engine, store, errand, identities, load)
         yield from store.release_plan(errand)  # of what the loader says there is nothing of, or what isn't to be stored
         return values
-    except GeneratorExit:
-        raise  # nothing can be asked for any more: the leases end by themselves
+    except GeneratorExit:  # nothing can be asked for any more
+        store.abandon(errand)
+        raise
     except BaseException:
         yield from store.release_plan(errand)
         raise
@@ -105,15 +109,18 @@ def _leased_plan(
             except engine._failures as error:
                 engine._failed(errand, todo, error)
                 found = {}
+            if errand.early:  # who has the lease is about to store a newer one
+                there = {identity: errand.found[identity] for identity in waiting}
+                values.update({identity: one.value for identity, one in there.items() if not one.broken})
+                waiting = {identity: waiting[identity] for identity in waiting if identity not in values}
             for identity, one in found.items():
+                copy = errand.early and errand.found[identity].token is None
+                again = copy and engine.is_early_too(one, errand.found[identity], errand.policy)
                 errand.found[identity] = one
-                if one.stale or one.broken or errand.anew:
+                if one.stale or one.broken or errand.anew or again:
                     waiting[identity] = one.token  # another one than was seen: look again, but not for ever
                 else:
                     values[identity] = one.value
-        if errand.early:
-            values.update({identity: errand.found[identity].value for identity in waiting})
-            waiting = {}
         for identity, holder in list(waiting.items()):
             if patience.is_over(identity, holder) or engine.driver.stopped:
                 errand.unstored.add(identity)

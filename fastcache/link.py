@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -134,7 +134,7 @@ class AsyncLink(Servers):
         self._abandoning.atexit = False
         _links.add(self)
 
-    def forget(self) -> None:
+    def forget(self) -> None:  # pragma: no cover (in a forked child, which ends without saving what it ran)
         """In a forked child: leave the parent's loops and sockets alone, for ever, and begin with none."""
         self._abandoning.detach()
         _inherited.append((self._clients, self._guards))  # closing or finalising them would reach into the parent
@@ -257,9 +257,5 @@ async def _until_shutdown(
 
 def _start(guard: AsyncGenerator[None, None]) -> None:
     """Run to the first `yield`, which awaits nothing; the running loop notes the generator as unfinished."""
-    try:
+    with suppress(StopIteration):
         guard.asend(None).send(None)
-    except StopIteration:
-        pass
-    else:
-        warnings.warn("the guard of a connection pool did not start", RuntimeWarning, stacklevel=2)

@@ -52,7 +52,7 @@ class Listener:
         self.tracked = (names.prefix, names.token_prefix)
         _listeners.add(self)
 
-    def begin_anew(self) -> None:
+    def begin_anew(self) -> None:  # pragma: no cover (in a forked child, which ends without saving what it ran)
         """In a forked child."""
         self.heard = False
         self._hub = None

@@ -145,10 +145,7 @@ class Loading(Writing):
 
     def _is_early(self, found: Found, policy: Policy) -> bool:
         """XFetch: a random time ahead of the end, in proportion to how long loading takes."""
-        if policy.refresh_ahead is None or found.remaining == math.inf or not found.load_seconds:
-            return False
-        ahead = -found.load_seconds * policy.refresh_ahead * math.log(self.random() or 5e-324)
-        return ahead >= found.remaining
+        return found.remaining != math.inf and self._ahead(found, policy) >= found.remaining
 
     def _stale_plan(self, errand: Errand, stale: list[Any]) -> Plan[dict[Any, Any]]:
         """Have the values refreshed in the background; until then, those that there are."""

@@ -50,6 +50,8 @@ class Sending(Generic[AnyLink]):
         except answers:
             target.breaker.answered()
             raise
+        except BackendError:  # of the link: it was closed meanwhile
+            raise
         except Exception as error:
             raise self._failure(command[0], error, target) from error
         if target.breaker.failures:
@@ -63,6 +65,8 @@ class Sending(Generic[AnyLink]):
             self._admit("pipeline", target)
         try:
             replies: list[Any] = yield Call(self._link.pipeline, commands)
+        except BackendError:
+            raise
         except Exception as error:  # of some node; a PONG soon clears those that it wasn't
             for target in set(targets) - {targets[0]}:
                 self._count(error, target)
@@ -133,8 +137,6 @@ class Sending(Generic[AnyLink]):
 
     def _failure(self, command: str, error: Exception, target: Target) -> BackendError:
         """Count an error of redis-py and say it in this package's terms."""
-        if isinstance(error, BackendError):
-            return error
         self._backend_errors += 1
         self._count(error, target)
         reason = str(error) or error.__class__.__name__

@@ -178,6 +178,19 @@ class Storing:
         held = self._held_off.peek(identity)
         return held is not None and self._clock() < held[0]
 
+    def _ahead(self, found: Found, policy: Policy) -> float:
+        """A random time: so many seconds before its end a value is refreshed. The exponential distribution of XFetch."""
+        if policy.refresh_ahead is None or not found.load_seconds:
+            return -math.inf
+        return -found.load_seconds * policy.refresh_ahead * math.log(self.random() or 5e-324)
+
+    def is_early_too(self, found: Found, copy: Found, policy: Policy) -> bool:
+        """Whether a value is to be refreshed of which a copy is, though that may end sooner.
+
+        With a new random time, but for the seconds between the two ends: one that has no memory makes that the same.
+        """
+        return found.remaining != math.inf and self._ahead(found, policy) >= found.remaining - copy.remaining
+
     # -- storing ---------------------------------------------------------------------------------------------------
 
     def _store_plan(

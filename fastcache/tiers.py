@@ -87,10 +87,11 @@ class TierStore(TierReading):
         if not errand.policy.lease:
             flights = self._flights
             found = {}
-            if flights.landings != errand.seen:
+            copies = errand.early and any(errand.found[identity].token is None for identity in identities)
+            if copies or flights.landings != errand.seen:
                 errand.seen = flights.landings
                 found = yield from self.read_redis_plan(keys, errand.type, beside)
-                found = {name: one for name, one in found.items() if not (one.stale or one.broken)}
+                found = {name: one for name, one in found.items() if copies or not (one.stale or one.broken)}
             return found, {}
         calls = []
         tokens = {}
@@ -124,6 +125,11 @@ class TierStore(TierReading):
         for identity in [identity for identity in held.leases if identity not in landed]:
             yield from self._guards.release_plan(held.leases.pop(identity), guard_name(identity))
 
+    def abandon(self, errand: Errand) -> None:
+        for identity, token in errand.held.leases.items():
+            if identity not in self._flights.landed:
+                self._guards.forget(token)
+
     # -- storing ---------------------------------------------------------------------------------------------------
 
     def write_plan(
@@ -132,7 +138,8 @@ class TierStore(TierReading):
         writer = errand.held if errand.writes else None  # the token of a hold
         held: _Held | None = None if errand.writes else errand.held
         leases = {} if held is None else {name: held.leases.pop(name) for name in values if name in held.leases}
-        markers = self._front.begin(values, writes=True)
+        load = {} if held is None else held.markers
+        markers = self._front.begin(values, writes=True, load=load)
         kept: set[bytes] = set()
         try:
             payloads = {
@@ -182,7 +189,7 @@ class TierStore(TierReading):
         finally:
             if errand.writes:
                 self._front.drop([name for name in values if name not in kept])
-            self._front.end(markers)
+            self._front.end(markers, load)
             for token in leases.values():
                 self._guards.forget(token)
 
@@ -202,7 +209,7 @@ class TierStore(TierReading):
                 continue
             value = Packed(payload) if self._isolate else value
             type = None if self._isolate else errand.type
-            self._front.keep_untrusted(key, type, value, lives[name], marker, errand.policy.stale_for)
+            self._front.keep_untrusted(key, type, value, lives[name], marker, errand.policy.stale_for, errand.tags)
 
     # -- invalidating ----------------------------------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ def wire_to(link: Any, node: Any, resp3: bool) -> Any:
         from redis.maint_notifications import MaintNotificationsConfig
 
         options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
-    except ImportError:
+    except ImportError:  # pragma: no cover (redis-py 6)
         pass
     return (AsyncWire if link.asynchronous else SyncWire)(kind, options)
 

@@ -13,6 +13,7 @@ import redis.asyncio
 import servers
 from proxy import Proxy
 
+import fastcache.link
 from fastcache.errors import BackendError
 from fastcache.pools import MOST_CONNECTING
 from fastcache.redis import AsyncRedisCache
@@ -292,3 +293,44 @@ def test_close_while_the_breaker_is_open_leaves_no_task(server):
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(main())
+
+
+def test_a_loop_that_was_closed_unfinished_is_forgotten(server):
+    """By a program that doesn't shut down its async generators: the next loop's first call lets go of its client."""
+    cache = AsyncRedisCache.from_url(server.url, ttl=60)
+
+    async def use():
+        await cache.set("a", 1)
+        return cache.client
+
+    loop = asyncio.new_event_loop()
+    client = loop.run_until_complete(use())
+    loop.run_until_complete(client.connection_pool.disconnect())
+    loop.close()
+
+    async def again():
+        assert await use() is not client
+        assert list(cache._link._clients) == [asyncio.get_running_loop()] == list(cache._link._guards)
+
+    asyncio.run(again())
+    asyncio.run(cache.close())
+
+
+@pytest.mark.parametrize("call", [lambda cache: cache.get("a"), lambda cache: cache.set_many({"a": 1, "b": 2})])
+def test_a_cache_closed_while_another_loop_makes_its_client_is_closed(server, monkeypatch, call):
+    """That loop's call is refused, and its client isn't kept."""
+    cache = AsyncRedisCache.from_url(server.url, ttl=60)
+    make = fastcache.link.async_pool
+
+    def late(*arguments):
+        closing = threading.Thread(target=lambda: asyncio.run(cache.close()))
+        closing.start()
+        closing.join()
+        return make(*arguments)
+
+    monkeypatch.setattr("fastcache.link.async_pool", late)
+    with pytest.raises(BackendError, match=r"^the cache is closed$") as caught:
+        asyncio.run(call(cache))
+    assert caught.value.__cause__ is None
+    assert not cache._link._clients
+    assert cache.stats().backend_errors == 0

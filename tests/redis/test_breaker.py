@@ -327,3 +327,144 @@ def test_a_probe_that_failed_gives_way_to_a_caller_of_the_other_face():
 
     asyncio.run(main())
     assert (pinged, breaker.state) == ([1], "closed")
+
+
+def test_of_two_callers_at_once_one_is_the_trial():
+    """Who looked at the time before the other one was let through is refused."""
+    clock = Clock()
+    breaker = opened(clock)
+    lock, let_in = breaker._lock, []
+
+    class Slow:
+        def __enter__(self):
+            breaker._lock = lock
+            let_in.append(not elsewhere(lambda: breaker.is_open))
+            lock.acquire()
+
+        def __exit__(self, *error):
+            lock.release()
+
+    clock.now += 2 * PROBE_INTERVAL
+    breaker._lock = Slow()
+    assert breaker.is_open
+    assert let_in == [True]
+
+
+def test_nobody_probes_a_server_that_has_answered_meanwhile():
+    """The caller was turned away just before."""
+    breaker, link = Breaker("server"), Counted()
+    breaker.keep_probing(link.ping, False)
+    assert breaker._probe is None
+    assert link.pings == 0
+
+
+def test_a_ping_that_fails_after_a_call_came_through_opens_nothing():
+    """It was out when the trial closed the breaker, and says what was before. The probe has ended."""
+    clock = Clock()
+    breaker = opened(clock)
+
+    threads, pinged = [], threading.Event()
+
+    class Link(Counted):
+        def ping(self):
+            threads.append(threading.current_thread())
+            breaker.close()
+            pinged.set()
+            super().ping()
+
+    link = Link(rexc.ConnectionError("away"))
+    clock.now += PROBE_INTERVAL
+    breaker.keep_probing(link.ping, False)
+    assert pinged.wait(10)
+    threads[0].join(10)
+    assert not threads[0].is_alive()
+    assert (breaker.state, breaker.failures, link.pings) == ("closed", 0, 1)
+
+
+def test_a_loop_that_takes_no_task_leaves_the_probe_to_the_next_caller():
+    """One that is being shut down, or has a task factory of its own; nothing is left unawaited."""
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += PROBE_INTERVAL
+    pinged = []
+
+    class Link:
+        async def ping(self):
+            pinged.append(1)
+
+    def refuse(loop, coroutine, **options):
+        raise RuntimeError("no more tasks")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(refuse)
+        breaker.keep_probing(link.ping, True)
+        assert breaker._probe is None
+        loop.set_task_factory(None)
+        breaker.keep_probing(link.ping, True)
+        await asyncio.wait_for(asyncio.shield(breaker._probe._task), 10)
+
+    link = Link()
+    asyncio.run(main())
+    assert (pinged, breaker.state) == ([1], "closed")
+
+
+def test_closing_in_a_loop_waits_for_the_probe_of_a_thread():
+    """A cache of the other face may have left it, and its connection is to be gone."""
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += PROBE_INTERVAL
+    pinged, pong = threading.Event(), threading.Event()
+
+    class Link:
+        def ping(self):
+            pinged.set()
+            assert pong.wait(10)
+
+    async def main():
+        breaker.keep_probing(link.ping, False)
+        probe = breaker._probe
+        assert await asyncio.to_thread(pinged.wait, 10)
+        joining = asyncio.ensure_future(probe.ajoin())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not joining.done()
+        pong.set()
+        await joining
+        assert not probe.alive()
+
+    link = Link()
+    asyncio.run(main())
+    assert breaker.state == "closed"
+
+
+def test_a_probe_that_is_cancelled_during_its_ping_leaves_the_breaker_open():
+    """The event loop ended; a caller in the next one has another probe."""
+    clock = Clock()
+    breaker = opened(clock)
+
+    class Silent:
+        async def ping(self):
+            pinged.set()
+            await asyncio.Event().wait()
+
+    class Good:
+        async def ping(self):
+            pass
+
+    async def cancelled():
+        clock.now += PROBE_INTERVAL
+        breaker.keep_probing(silent.ping, True)
+        await asyncio.wait_for(pinged.wait(), 10)
+        assert breaker.state == "half-open"
+
+    async def again():
+        assert breaker.state == "open"
+        clock.now += PROBE_INTERVAL
+        breaker.keep_probing(good.ping, True)
+        await asyncio.wait_for(asyncio.shield(breaker._probe._task), 10)
+
+    silent, good, pinged = Silent(), Good(), asyncio.Event()
+    asyncio.run(cancelled())
+    asyncio.run(again())
+    assert breaker.state == "closed"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fastcache import ConfigurationError, cached
+from fastcache import ConfigurationError, MemoryCache, TieredCache, cached
 from fastcache.redis import RedisCache
 
 SCRIPT = """
@@ -80,3 +80,24 @@ def test_type_brings_back_what_was_returned(server):
         assert not cache.exists("u:a")
     with RedisCache.from_url(server.url, "p") as cache, pytest.raises(ConfigurationError, match="no ttl"):
         cached(cache)(len)
+
+
+def test_refreshed_result_keeps_its_tags(server):
+    """What `refresh` stores is invalidated by the tags of the call, as what a call stores is."""
+    with TieredCache(MemoryCache(), RedisCache.from_url(server.url, "p", ttl=60)) as cache:
+        runs = []
+
+        @cached(cache, key="u:{number}", tags=("users", "user:{number}"))
+        def load(number):
+            runs.append(number)
+            return len(runs)
+
+        assert load(1) == 1 == load(1)
+        assert load.refresh(1) == 2 == load(1)
+        cache.invalidate_tags("user:2")
+        assert load(1) == 2
+        cache.invalidate_tags("user:1")
+        assert load(1) == 3
+        assert load.refresh(1) == 4
+        cache.invalidate_tags("users")
+        assert load(1) == 5

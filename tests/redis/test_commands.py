@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import redis
 import servers
+from test_tiered import slow, until
 
 from fastcache.errors import BackendError, CacheMiss, ConfigurationError, SerializationError
 from fastcache.redis import MAX_KEY_LENGTH, MAX_VALUE_SIZE, AsyncRedisCache, RedisCache
@@ -389,6 +390,49 @@ def test_a_key_of_another_redis_type_is_an_error_for_get_and_absent_for_get_many
     assert cache.get_many(["list"]) == {}
     assert cache.stats().breaker == "closed"
     assert cache.stats().backend_errors == 10
+
+
+@pytest.mark.parametrize("data", [b"\xc1fc", b"\xc1fc\x09" + bytes(30)], ids=["cut off", "of a later version"])
+def test_what_cannot_be_read_is_there_and_has_a_life(cache, server, data):
+    """`get` says what is wrong with it."""
+    with server.client() as client:
+        client.set("fastcache:k", data, px=50_000)
+        assert cache.exists("k")
+        assert 49 < cache.remaining("k") <= 50
+        client.persist("fastcache:k")
+        assert cache.remaining("k") == math.inf
+    with pytest.raises(SerializationError, match="envelope"):
+        cache.get("k")
+
+
+@pytest.mark.parametrize("how", ["delete", "delete_many"])
+def test_what_is_loaded_while_a_key_is_deleted_is_not_stored(face, server, how):
+    """The deletion was under way when the load began: which came first in the database, nobody knows."""
+    cache = face.from_url(server.url, ttl=60, socket_timeout=10)
+    call = {"delete": cache.delete, "delete_many": lambda key: cache.delete_many([key, "other"])}[how]
+    begun, go_on = threading.Event(), threading.Event()
+
+    def load(key):
+        begun.set()
+        assert go_on.wait(10)
+        return "old"
+
+    results = []
+    deleting = threading.Thread(target=call, args=("k",))
+    loading = threading.Thread(target=lambda: results.append(cache.get_or_load("k", slow(face, load))))
+    with server.client(decode_responses=True) as admin:
+        admin.client_pause(10_000, all=False)  # writes only
+        deleting.start()
+        until(lambda: any(each["cmd"] == "unlink" for each in admin.client_list()))
+        loading.start()
+        assert begun.wait(10)
+        admin.client_unpause()
+        deleting.join()
+        go_on.set()
+        loading.join()
+        assert results == ["old"]
+        assert not admin.exists("fastcache:k")
+    assert cache.get_or_load("k", lambda key: "new") == "new"
 
 
 def test_type_of_the_cache_and_type_of_get(face, server):

@@ -8,7 +8,9 @@ import socketserver
 import threading
 
 import pytest
+from proxy import Proxy
 from redis.exceptions import ResponseError
+from test_tiered import until
 
 from fastcache import (
     BackendError,
@@ -17,6 +19,7 @@ from fastcache import (
     MemoryCache,
     Policy,
     RedisCache,
+    TieredCache,
     WriteThroughCache,
 )
 from fastcache.plan import run
@@ -240,3 +243,117 @@ def test_a_reply_that_is_an_error_does_not_say_that_the_backend_is_away(server):
             cache.get_or_load(str(number), str)
     assert kinds.count("backend_error") == 3
     assert not {"backend_away", "backend_back"} & set(kinds)
+
+
+@pytest.mark.parametrize("how", ["writing", "clear", "tags", "pattern"])
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, asyncio.CancelledError])
+def test_an_interrupted_change_of_both_tiers_leaves_no_old_value_to_read(server, monkeypatch, how, interrupt):
+    """Whether Redis has heard of it isn't known: nothing is read from there until it has, a second later."""
+    monkeypatch.setattr("fastcache.writing.FLUSH_INTERVAL", 0.05)
+    remotes = [RedisCache.from_url(server.url, "p", ttl=60) for _ in range(2)]
+    with TieredCache(MemoryCache(), remotes[0]) as cache, TieredCache(MemoryCache(), remotes[1]) as other:
+        cache.set("k", "old", tags=["t"])
+        assert other.get("k") == "old"
+        begun = threading.Event()
+
+        def replace(send, command):
+            if threading.current_thread() is threading.main_thread() and not begun.is_set():
+                begun.set()
+                raise interrupt
+            return (yield from send())
+
+        intercept(cache.remote, replace)
+        with pytest.raises(interrupt):  # noqa: PT012
+            match how:
+                case "writing":
+                    with cache.writing("k"):
+                        raise AssertionError("the block began, though nobody was told")
+                case "clear":
+                    cache.clear()
+                case "tags":
+                    cache.invalidate_tags("t")
+                case "pattern":
+                    cache.delete_pattern("k*")
+        assert cache.get("k") is None
+        assert cache.get_or_load("k", lambda key: "new") == "new"
+        until(lambda: not cache._loading.outbox)
+        other.sync()
+        assert other.get("k") != "old"
+        assert cache.get_or_load("k", lambda key: "newer") in ("new", "newer")
+
+
+class Interrupting:
+    """A key whose comparison is interrupted, once, after `armed` was set."""
+
+    armed = False
+
+    def __hash__(self):
+        return 7
+
+    def __eq__(self, other):
+        if Interrupting.armed:
+            Interrupting.armed = False
+            raise KeyboardInterrupt
+        return isinstance(other, Interrupting)
+
+
+@pytest.mark.parametrize("kind", [WriteThroughCache, CacheAside])
+def test_an_interrupted_write_of_memory_leaves_no_old_value_to_read(kind):
+    """The saver ran; the value that was there is gone, though the write was cut short."""
+    db = {"row": "old"}
+
+    def save(key, value):
+        db["row"] = value
+        Interrupting.armed = True
+
+    pattern = kind(MemoryCache(), lambda key: db["row"], save)
+    assert pattern.get(Interrupting()) == "old"
+    with pytest.raises(KeyboardInterrupt):
+        (pattern.set if kind is WriteThroughCache else pattern.update)(Interrupting(), "new")
+    assert not Interrupting.armed
+    assert pattern.get(Interrupting()) == "new"
+
+
+def test_two_writers_of_a_key_take_turns_though_the_first_ends_just_then(cache):
+    """The second one, which has found it at work and then no more, writes after it."""
+    saved, first_saves, go_on = [], threading.Event(), threading.Event()
+
+    def save(key, value):
+        if value == 1:
+            first_saves.set()
+            assert go_on.wait(10)
+        saved.append(value)
+
+    through = WriteThroughCache(cache, str, save)
+    writes = cache._loading.writes
+    under_way = writes.under_way
+
+    def late(identity):
+        go_on.set()
+        first.join()
+        return under_way(identity)
+
+    first = threading.Thread(target=through.set, args=("k", 1))
+    first.start()
+    assert first_saves.wait(10)
+    writes.under_way = late
+    through.set("k", 2)
+    assert saved == [1, 2]
+    assert cache.get("k") == 2
+
+
+def test_an_outbox_that_overflowed_clears_the_prefix(server, monkeypatch):
+    """Which keys were to be removed isn't known any more; those of other prefixes stay."""
+    monkeypatch.setattr("fastcache.writing.FLUSH_INTERVAL", 0.05)
+    with Proxy(server.port) as proxy, server.client() as client, RedisCache.from_url(proxy.url, "p", ttl=60) as cache:
+        cache._loading.outbox._most = 2
+        cache.set_many({"a": "old", "b": "old", "c": "old", "d": "old"})
+        client.set("other", "kept")
+        aside = CacheAside(cache, {}.get)
+        proxy.refuse()
+        for key in "abc":
+            aside.invalidate(key)
+        assert cache.get_or_load("d", lambda key: "new") == "new"
+        proxy.listen()
+        until(lambda: not cache._loading.outbox)
+        assert client.keys() == [b"other"]

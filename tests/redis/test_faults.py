@@ -462,6 +462,18 @@ def test_a_wrong_password_is_said_and_never_opens_the_breaker(face, measured):
         works(face.from_url(f"redis://:right@127.0.0.1:{server.port}", ttl=60))
 
 
+@pytest.mark.parametrize(("protocol", "connections"), [(2, 1), (3, 2)])
+def test_an_error_in_the_greeting_is_said(face, own_server, measured, protocol, connections):
+    """In RESP3 it may have been about HELLO, so RESP2 is tried, once; from RESP2 there is nothing to fall back to."""
+    cache = face.from_url(f"{own_server.url}/99", ttl=60, protocol=protocol)
+    with own_server.client() as admin:
+        before = admin.info("stats")["total_connections_received"]
+        with fails(measured, match="DB index is out of range"):
+            cache.get("a")
+        assert admin.info("stats")["total_connections_received"] - before == connections
+    assert cache.stats().breaker == "closed"
+
+
 def test_after_a_failure_a_call_sends_nothing_more(cache, proxy, measured):
     """A get_many of three batches and a delete_many of a hundred stop at the first silence."""
     proxy.mode = "silent"

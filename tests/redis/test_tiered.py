@@ -22,6 +22,7 @@ from fastcache import (
     SerializationError,
     TieredCache,
 )
+from fastcache.scripts import LEASE
 from fastcache.sidekeys import guard_name
 
 
@@ -112,7 +113,9 @@ def test_types_are_kept_apart(one):
     assert one.get("l", type=tuple[int, int]) == (1, 2) == one.get("l", type=tuple[int, int])
     assert one.get("l") == [1, 2]
     one.set("l", [3, 4])
-    assert one.get("l", type=tuple[int, int]) == (3, 4)
+    copy = one.get("l", type=tuple[int, int])
+    assert copy == (3, 4)
+    assert one.get_or_load("l", lambda key: (5, 6), type=tuple[int, int]) is copy
 
 
 def test_isolated_readers_get_objects_of_their_own(face, server):
@@ -123,6 +126,9 @@ def test_isolated_readers_get_objects_of_their_own(face, server):
     assert cache.get("k") == [1]
     assert cache.get("k", type=tuple[int]) == (1,)
     assert cache.stats().l1_hits >= 2
+    with pytest.raises(SerializationError):
+        cache.get("k", type=int)
+    assert cache.get_or_load("k", lambda key: 7, type=int) == 7 == cache.get("k", type=int)
 
 
 @pytest.mark.parametrize("coherence", ["pubsub", "tracking"])
@@ -345,6 +351,12 @@ def test_signatures_of_both_faces_are_equal():
         (lambda cache: cache.get_many("abc"), TypeError),
         (lambda cache: cache.set_many([1]), TypeError),
         (lambda cache: cache.delete_pattern(7), TypeError),
+        (lambda cache: cache.delete_pattern("\ud800*"), ConfigurationError),
+        (lambda cache: cache.set("k", 1, tags=["\ud800"]), ConfigurationError),
+        (lambda cache: cache.set("k", 1, tags=["t" * 1025]), ConfigurationError),
+        (lambda cache: cache.set("k", 1, tags=map(str, range(1001))), ConfigurationError),
+        (lambda cache: cache.get_or_load("new", len, tags=map(str, range(1001))), ConfigurationError),
+        (lambda cache: cache.invalidate_tags("\ud800"), ConfigurationError),
     ],
 )
 def test_mistakes_are_refused_and_change_nothing(one, call, error):
@@ -353,6 +365,39 @@ def test_mistakes_are_refused_and_change_nothing(one, call, error):
     with pytest.raises(error):
         call(one)
     assert one.get("k") == "kept"
+
+
+def test_a_thousand_tags_are_taken(one, two):
+    """Named as often as one likes; each of them invalidates the value."""
+    one.set("k", 1, tags=[*map(str, range(1000)), "0"])
+    assert two.get("k") == 1
+    one.invalidate_tags("999")
+    two.sync()
+    assert two.get("k") is None
+
+
+def test_without_a_ttl_a_set_has_to_name_one(face, server):
+    """The error says how to mean "for ever"; nothing is stored."""
+    cache = face.tiered(server.url, redis={"ttl": None})
+    for call in (lambda: cache.set("k", 1), lambda: cache.set_many({"k": 1})):
+        with pytest.raises(ConfigurationError, match=r"no ttl: .*math\.inf"):
+            call()
+    assert not cache.exists("k")
+    cache.set("k", 1, ttl=math.inf)
+    assert cache.remaining("k") == math.inf
+
+
+def test_repr_names_both_tiers(face, server):
+    """And how they are kept coherent."""
+    cache = face.tiered(server.url, "app", coherence="tracking")
+    name, tiers = type(inner(cache)).__name__, inner(cache)
+    assert repr(cache) == f"<{name} of {tiers.local!r} and {tiers.remote!r}, coherence='tracking'>"
+    assert "prefix='app'" in repr(cache)
+
+
+def test_repr_of_a_script_is_short():
+    """Its text has no place in a traceback or a log."""
+    assert repr(LEASE) == "<Script lease>"
 
 
 def test_constructor_refuses_what_does_not_fit(server):

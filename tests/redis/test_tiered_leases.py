@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import math
+import sys
 import threading
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from test_tiered import heard, slow, until
+from test_tiered import heard, inner, slow, until
 
+from fastcache import AsyncRedisCache, AsyncTieredCache, MemoryCache, Policy, RedisCache, TieredCache
+from fastcache.envelope import seal
+from fastcache.leasing import leased_plan
+from fastcache.plan import Call
+from fastcache.scripts import FILL, LEASE
 from fastcache.sidekeys import guard_name
+from fastcache.storing import Errand
+
+
+@pytest.fixture
+def other(server):
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def tiers(server) -> Iterator[Callable[..., Any]]:
+    """Blocking caches, for tests in which one comes between two steps of another."""
+    caches = []
+
+    def make(**options: Any) -> Any:
+        caches.append(TieredCache(MemoryCache(), RedisCache.from_url(server.url, "p", ttl=60), **options))
+        return heard(caches[-1])
+
+    yield make
+    for cache in caches:
+        cache.close()
 
 
 @pytest.fixture
@@ -65,3 +96,250 @@ def test_lost_lease_stores_nothing(face, server, how):
     with server.client() as client:
         assert not client.exists("p:k")
         assert client.get(guard_name(b"p:k")) == (None if how == "gone" else b"Lsuccessor")
+
+
+def test_lease_that_finds_something_unreadable_looks_again(tiers, other, monkeypatch):
+    """What another program put there after this one had looked is replaced, and the lease is this one's."""
+    cache = tiers()
+    commands = cache._store._commands
+    scripts_plan = commands._scripts_plan
+    asked = []
+
+    def late(script, calls):
+        if script is LEASE:
+            asked.append(calls)
+            if len(asked) == 1:
+                other.set("p:k", "{")
+        return scripts_plan(script, calls)
+
+    monkeypatch.setattr(commands, "_scripts_plan", late)
+    assert cache.get_or_load("k", lambda key: "loaded") == "loaded"
+    assert len(asked) == 2
+    assert cache.stats().lease_refused == 0
+    assert b"loaded" in other.get("p:k")
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_load_without_a_lease_looks_again(tiers, monkeypatch, single):
+    """Who found nothing, and comes after another caller's load, takes what that one stored."""
+    cache = tiers(policy=Policy(60, lease=False, jitter=0))
+    store, runs = cache._store, []
+    read = store.read_plan
+
+    def load(key):
+        runs.append(threading.current_thread().name)
+        return "value"
+
+    def late(*arguments):
+        found = yield from read(*arguments)
+        if threading.current_thread().name != "first":
+            assert found == {}
+            first = threading.Thread(target=cache.get_or_load, args=("k", load), name="first")
+            first.start()
+            first.join()
+        return found
+
+    monkeypatch.setattr(store, "read_plan", late)
+    if single:
+        assert cache.get_or_load("k", load) == "value"
+    else:
+        assert cache.get_or_load_many(["k", "l"], lambda keys: dict.fromkeys(keys, "many")) == {"k": "value", "l": "many"}
+    assert runs == ["first"]
+
+
+@pytest.mark.parametrize("lease", [True, False])
+def test_copy_is_refreshed_ahead(face, server, other, lease):
+    """In Redis, too; the caller gets the value that is still fresh, and who looks next the new one."""
+    cache = heard(face.tiered(server.url, policy=Policy(60, refresh_ahead=1, lease=lease, jitter=0)))
+    other.set("p:k", seal(b'"old"', 0, 10.0), px=50_000)
+    runs = []
+
+    def load(key):
+        runs.append(key)
+        return f"new {len(runs)}"
+
+    inner(cache)._loading.random = lambda: math.exp(-4.9)  # 49 s ahead
+    for _ in range(2):
+        assert cache.get_or_load("k", load) == "old"
+        assert cache.drain(10)
+    assert runs == []
+    inner(cache)._loading.random = lambda: math.exp(-5.1)
+    assert cache.get_or_load("k", load) == "old"
+    assert cache.drain(10)
+    assert runs == ["k"]
+    assert cache.stats().lease_refused == 0
+    assert cache.get_or_load("k", load) == "new 1" == cache.get("k")
+    assert b'"new 1"' in other.get("p:k")
+
+
+@pytest.mark.parametrize("lease", [True, False])
+def test_copy_that_ends_before_the_value_is_read_again(face, server, other, lease):
+    """What has a long life in Redis isn't loaded anew because a copy of it has a short one."""
+    policy = Policy(60, refresh_ahead=1, lease=lease, jitter=0)
+    cache = heard(face.tiered(server.url, policy=policy, memory={"ttl": 5}))
+    other.set("p:k", seal(b'"old"', 0, 1.0), px=50_000)
+    inner(cache)._loading.random = lambda: math.exp(-10)  # 10 s ahead
+    runs = []
+    for _ in range(3):
+        assert cache.get_or_load("k", runs.append) == "old"
+        assert cache.drain(10)
+    assert runs == []
+    assert cache.stats().l1_hits > 0
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_early_refresh_does_not_wait_for_another_process(face, server, other, copy):
+    """The value is still fresh, and the one who has the lease is about to store a new one."""
+    cache = heard(face.tiered(server.url, policy=Policy(60, refresh_ahead=1, jitter=0)))
+    other.set("p:k", seal(b'"old"', 0, 10.0), px=50_000)
+    other.set(guard_name(b"p:k"), b"Lanother", px=60_000)
+    runs = []
+    if copy:
+        inner(cache)._loading.random = lambda: 1.0  # not ahead at all
+        assert cache.get_or_load("k", runs.append) == "old"
+    inner(cache)._loading.random = lambda: 0.0  # as early as can be
+    assert cache.get_or_load("k", runs.append) == "old"
+    assert cache.drain(1)
+    assert runs == []
+    other.delete(guard_name(b"p:k"))
+    assert cache.get_or_load("k", lambda key: "new") == "old"
+    assert cache.drain(10)
+    assert cache.get("k") == "new"
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_early_refresh_that_finds_an_invalidated_value_loads(tiers, other, held):
+    """It is joined by those who miss meanwhile: they are to get a value, and the one that is right. Who has the lease is
+    waited for then."""
+    cache = tiers(policy=Policy(60, refresh_ahead=1, jitter=0))
+    other.set("p:k", seal(b'"old"', 0, 10.0), px=50_000)
+    assert cache.get("k") == "old"
+    other.set("p:k", seal(b'"old"', 0, 10.0, False, {b"t": bytes(8)}), px=50_000)
+    if held:
+        other.set(guard_name(b"p:k"), b"Lanother", px=200)
+    cache._loading.random = lambda: 0.0
+    assert cache.get_or_load("k", lambda key: "new") == "old"
+    assert cache.drain(10)
+    assert cache.get("k") == "new"
+
+
+def test_load_without_a_thread_to_renew_its_lease_is_stored_if_it_is_short(face, server, other, monkeypatch):
+    """And the next load finds out whether there are threads again."""
+    cache = heard(face.tiered(server.url))
+    guards, driver = inner(cache)._store._guards, inner(cache)._loading.driver
+    keep = driver.keep
+
+    def refuse(plan):
+        plan.close()
+        return False
+
+    monkeypatch.setattr(driver, "keep", refuse)
+    assert cache.get_or_load("k", lambda key: 1) == 1
+    assert other.exists("p:k")
+    asked = []
+    monkeypatch.setattr(driver, "keep", lambda plan: (asked.append(plan), keep(plan))[1])
+    assert cache.get_or_load("l", slow(face, lambda key: (len(guards._held), len(asked)))) == (1, 1)
+
+
+def test_value_on_its_way_into_redis_is_not_loaded_again(tiers, monkeypatch):
+    """A caller that missed before another's load ended finds its value, though a slow store has yet to take it."""
+    cache = tiers(policy=Policy(60, store="background", jitter=0))
+    runs, results = [], []
+    loading, load_on, late, go_on, hold = (threading.Event() for _ in range(5))
+
+    def load(key):
+        runs.append(key)
+        loading.set()
+        assert load_on.wait(10)
+        return "value"
+
+    def share_late(*arguments):
+        if threading.current_thread().name == "late":
+            late.set()
+            assert go_on.wait(10)
+        return share(*arguments)
+
+    def slowly(script, calls):
+        if script is FILL:
+            assert hold.wait(10)
+        return scripts_plan(script, calls)
+
+    flights, commands = cache._loading.flights, cache._store._commands
+    share, scripts_plan = flights.share_many, commands._scripts_plan
+    monkeypatch.setattr(flights, "share_many", share_late)
+    monkeypatch.setattr(commands, "_scripts_plan", slowly)
+    threads = []
+    for name, reached in (("leader", loading), ("late", late)):
+        threads.append(threading.Thread(target=lambda: results.append(cache.get_or_load("k", load)), name=name))
+        threads[-1].start()
+        assert reached.wait(10)
+    load_on.set()
+    threads[0].join()
+    go_on.set()
+    threads[1].join()
+    hold.set()
+    assert cache.drain(10)
+    assert runs == ["k"]
+    assert results == ["value", "value"]
+    assert cache.get("k") == "value"
+
+
+def test_load_of_a_loop_that_was_closed_is_succeeded(server, other, monkeypatch):
+    """Nothing can be asked for any more in that loop: its lease ends by itself, and the next one loads and stores."""
+    monkeypatch.setattr("fastcache.guards.Guards.lease_life", 300)
+    reports: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
+    cache = AsyncTieredCache(MemoryCache(), AsyncRedisCache.from_url(server.url, "p", ttl=60), coherence=None)
+
+    async def begin():
+        started = asyncio.Event()
+
+        async def load(key):
+            started.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.ensure_future(cache.get_or_load("k", load))
+        await started.wait()
+        await cache.remote.client.connection_pool.disconnect()
+        return task
+
+    async def again():
+        async with cache:
+            assert await cache.get_or_load("k", lambda key: "value") == "value"
+            tasks.clear()
+            gc.collect()  # Redis could be asked from this loop, but nothing awaited by what is thrown away here
+            assert not [report for report in reports if "GeneratorExit" in str(report.exc_value)]
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)  # it says that tasks were pending
+    tasks = [loop.run_until_complete(begin())]
+    assert other.exists(guard_name(b"p:k"))
+    loop.close()
+    del loop
+    asyncio.run(again())
+    assert other.exists("p:k")
+    assert cache.stats().lease_refused == 0
+
+
+def test_load_that_is_left_by_its_driver_has_its_lease_end(tiers, other, short_leases):
+    """As when its event loop is closed. Nothing can be sent then, nor is the lease kept for one who stores no more."""
+    cache = tiers(policy=Policy(60, jitter=0))
+    assert cache.get_or_load("another", lambda key: 1) == 1
+
+    def wait():
+        raise AssertionError("not called")
+
+    def load(identities):
+        yield Call(wait)
+
+    name = guard_name(b"p:k")
+    errand = Errand({b"p:k": "k"}, None, cache._loading.policy, None, True)
+    plan = leased_plan(cache._loading, errand, [b"p:k"], load)
+    step = next(plan)
+    while step.function is not wait:
+        step = plan.send(step.function(*step.args, **step.kwargs))
+    assert other.exists(name)
+    plan.close()
+    until(lambda: not other.exists(name))
+    assert cache.get_or_load("k", lambda key: 1) == 1
+    assert cache.stats().lease_refused == 0
