@@ -22,6 +22,7 @@ from weakref import WeakSet, WeakValueDictionary
 from fastcache.events import report_unraisable
 from fastcache.line import TRUST, Line
 from fastcache.listener import Listener
+from fastcache.loops import finishes_in
 from fastcache.plan import Call, arun, run
 from fastcache.sidekeys import ANCHORS, beat_name
 from fastcache.wires import wire_to
@@ -212,14 +213,13 @@ class Hub:
         if runner is None or not runner.get_loop().is_running():
             self._give_up(line, flight)
             return
-        try:
-            asking = arun(line.ask_plan(flight))
-            if runner.get_loop() is asyncio.get_running_loop():
-                await asking
-            else:  # which may be busy, or end
-                async with asyncio.timeout(TRUST):
-                    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asking, runner.get_loop()))
-        except Exception:
+        loop = runner.get_loop()
+        if loop is asyncio.get_running_loop():
+            try:
+                await arun(line.ask_plan(flight))
+            except Exception:
+                self._give_up(line, flight)
+        elif not await finishes_in(loop, lambda: arun(line.ask_plan(flight)), TRUST):
             self._give_up(line, flight)
 
     def _give_up(self, line: Line, flight: Any) -> None:

@@ -7,11 +7,11 @@ a backend but through the plans of its `LeaseStore`, nor know what a lease is ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from fastcache.plan import Call, Plan
-from fastcache.storing import Errand, Found, Store, Storing
+from fastcache.storing import Errand, Found, Store, Storing, giving_back_plan
 
 __all__ = ["PATIENCE", "LeaseStore", "leased_plan"]
 
@@ -38,15 +38,15 @@ class LeaseStore(Store, Protocol):
         """
         ...
 
-    def release_plan(self, errand: Errand) -> Plan[None]:
-        """Give back what leases the errand has still. Raises nothing."""
+    def release_plan(self, errand: Errand, identities: Iterable[Any]) -> Plan[None]:
+        """Give back what leases the errand has still of these keys. Raises nothing."""
         ...
 
-    def abandon(self, errand: Errand) -> None:
-        """Have what leases the errand has still end by themselves."""
+    def abandon(self, errand: Errand, identities: Iterable[Any]) -> None:
+        """Have them end by themselves."""
 
-    def dismiss(self, errand: Errand) -> None:
-        """The load is over."""
+    def dismiss(self, errand: Errand, identities: Iterable[Any]) -> None:
+        """The load of these keys is over, and stored if it was to be: what is noticed from now on isn't about it."""
 
 
 class _Patience:
@@ -71,18 +71,12 @@ def leased_plan(
     """Values for keys that this process is to load, unless another one does."""
     store: Any = engine.store
     store.prepare(errand, identities)
-    try:
-        values = yield from _leased_plan(engine, store, errand, identities, load)
-        yield from store.release_plan(errand)  # of what the loader says there is nothing of, or what isn't to be stored
-        return values
-    except GeneratorExit:  # nothing can be asked for any more
-        store.abandon(errand)
-        raise
-    except BaseException:
-        yield from store.release_plan(errand)
-        raise
-    finally:
-        store.dismiss(errand)
+    plan = _leased_plan(engine, store, errand, identities, load)
+
+    def unstored() -> list[Any]:  # what the loader says there is nothing of, or what isn't to be stored
+        return [identity for identity in identities if identity not in errand.storing]
+
+    return (yield from giving_back_plan(store, errand, unstored, plan))
 
 
 def _leased_plan(

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import redis
@@ -20,9 +21,11 @@ import redis.asyncio.client
 import redis.client
 from redis.cluster import PipelineCommand
 
+from fastcache.background import CLOSE_SECONDS
 from fastcache.breaker import Breaker, breaker_of
 from fastcache.connection import Lines
 from fastcache.errors import BackendError, ConfigurationError
+from fastcache.loops import finishes_in
 from fastcache.pools import async_pool, sync_pool
 from fastcache.targets import Servers, identify
 
@@ -212,7 +215,7 @@ class AsyncLink(Servers):
                 await guard.aclose()
             elif loop.is_running():
                 # Another thread's loop: it closes its own connections. One that stands still does when it is shut down.
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_close(guard), loop))
+                await finishes_in(loop, partial(_close, guard), CLOSE_SECONDS)
 
 
 async def _close(guard: AsyncGenerator[None, None]) -> None:

@@ -190,8 +190,14 @@ class Loading(Writing):
     def _work_plan(self, errand: Errand, identities: list[Any], flights: Mapping[Any, Any]) -> Plan[dict[Any, Any]]:
         """What a leader does: look again, load, store."""
         if self.store.leases:
-            load = partial(self._load_and_store_plan, errand, flights=flights)
-            return (yield from leased_plan(self, errand, identities, load))
+            # What it holds is its own: of one call two may run at once, one of them within a load of the same key.
+            own = replace(errand, unstored=set(), storing=set())
+            load = partial(self._load_and_store_plan, own, flights=flights)
+            try:
+                return (yield from leased_plan(self, own, identities, load))
+            finally:
+                errand.withheld = errand.withheld or own.withheld
+                errand.alive = errand.alive and own.alive
         values: dict[Any, Any] = {}
         if self.flights.landings != errand.seen and not (errand.early or errand.anew):
             found = yield from self._read_plan(errand, identities)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fastcache._lru import LRUCache
 from fastcache.background import Tasks, Threads
@@ -22,7 +22,9 @@ from fastcache.outbox import Outbox
 from fastcache.plan import Plan
 from fastcache.policy import Policy
 
-__all__ = ["Errand", "Found", "Store", "Storing", "Unstored"]
+__all__ = ["Errand", "Found", "Store", "Storing", "Unstored", "giving_back_plan"]
+
+T = TypeVar("T")
 
 LONGEST_RETRY = 60.0  # seconds: a database that is back must be noticed within a minute
 MOST_HELD_OFF = 10_000  # keys whose failed refresh is remembered, each some 200 bytes
@@ -127,12 +129,29 @@ class Errand:
     tags: tuple[bytes, ...] = ()
     unstored: set[Any] = field(default_factory=set)  # what is loaded without the right to store it
     held: Any = None  # what a store with leases has to know again
+    storing: set[Any] = field(default_factory=set)  # what is being stored, maybe in the background, and then given back
     withheld: bool = False  # the loader returned an `Unstored`
     anew: bool = False  # it is to be loaded whatever there is
 
     def name(self, identities: list[Any]) -> Any:
         """The key or keys, for events and messages."""
         return self.keys[identities[0]] if self.single else tuple(self.keys[identity] for identity in identities)
+
+
+def giving_back_plan(store: Any, errand: Errand, identities: Callable[[], Iterable[Any]], plan: Plan[T]) -> Plan[T]:
+    """Run a part of a load, and in the end give back what a `LeaseStore` holds for it, of the keys that are its own then."""
+    try:
+        result = yield from plan
+        yield from store.release_plan(errand, identities())
+        return result
+    except GeneratorExit:  # nothing can be asked for any more
+        store.abandon(errand, identities())
+        raise
+    except BaseException:
+        yield from store.release_plan(errand, identities())
+        raise
+    finally:
+        store.dismiss(errand, identities())
 
 
 class Storing:
@@ -221,10 +240,12 @@ class Storing:
         else:
             stored, mine = self.flights.begin_store(keep, flights.get)
             values = {identity: keep[identity] for identity in mine}
+            errand.storing.update(values)
 
             def put() -> Plan[None]:
+                plan = self._put_plan(errand, values)
                 try:
-                    yield from self._put_plan(errand, values)
+                    yield from (giving_back_plan(self.store, errand, values.keys, plan) if self.store.leases else plan)
                 finally:
                     self.flights.end_store(values, stored)
 

@@ -74,8 +74,9 @@ class TierStore(TierReading):
     def prepare(self, errand: Errand, identities: list[bytes]) -> None:
         errand.held = _Held(self._front.begin(identities))
 
-    def dismiss(self, errand: Errand) -> None:
-        self._front.end(errand.held.markers)
+    def dismiss(self, errand: Errand, identities: Iterable[bytes]) -> None:
+        markers = errand.held.markers
+        self._front.end({identity: markers[identity] for identity in identities})
 
     def lease_plan(
         self, errand: Errand, identities: list[bytes]
@@ -85,13 +86,16 @@ class TierStore(TierReading):
         keys = {identity: errand.keys[identity] for identity in identities}
         beside = errand.policy.refresh_ahead is not None
         if not errand.policy.lease:
-            flights = self._flights
-            found = {}
-            copies = errand.early and any(errand.found[identity].token is None for identity in identities)
-            if copies or flights.landings != errand.seen:
-                errand.seen = flights.landings
-                found = yield from self.read_redis_plan(keys, errand.type, beside)
-                found = {name: one for name, one in found.items() if copies or not (one.stale or one.broken)}
+            copies = {name for name in identities if errand.early and errand.found[name].token is None}
+            again = copies if self._flights.landings == errand.seen else identities
+            errand.seen = self._flights.landings
+            found: dict[bytes, Found] = {}
+            if again:
+                found = yield from self.read_redis_plan({name: keys[name] for name in again}, errand.type, beside)
+            for name in [name for name in found if name not in copies]:
+                one = found[name]
+                if one.stale or one.broken or (errand.early and one.token == errand.found[name].token):
+                    del found[name]  # it is what is to be replaced
             return found, {}
         calls = []
         tokens = {}
@@ -119,15 +123,16 @@ class TierStore(TierReading):
             self._front.end(markers)
         return found, waiting
 
-    def release_plan(self, errand: Errand) -> Steps[None]:
-        held: _Held = errand.held
-        landed = self._flights.landed
-        for identity in [identity for identity in held.leases if identity not in landed]:
-            yield from self._guards.release_plan(held.leases.pop(identity), guard_name(identity))
+    def release_plan(self, errand: Errand, identities: Iterable[bytes]) -> Steps[None]:
+        for identity in identities:
+            token = errand.held.leases.pop(identity, None)
+            if token is not None:
+                yield from self._guards.release_plan(token, guard_name(identity))
 
-    def abandon(self, errand: Errand) -> None:
-        for identity, token in errand.held.leases.items():
-            if identity not in self._flights.landed:
+    def abandon(self, errand: Errand, identities: Iterable[bytes]) -> None:
+        for identity in identities:
+            token = errand.held.leases.pop(identity, None)
+            if token is not None:
                 self._guards.forget(token)
 
     # -- storing ---------------------------------------------------------------------------------------------------
@@ -152,9 +157,11 @@ class TierStore(TierReading):
                 for name, value in values.items()
             }
             began = monotonic()
-            # Where the line was lost or came up during the load, a tag may have got a token that wasn't heard of: Redis,
-            # which compares them, may have the value, the memory may not. Without a lease nothing says if it is too old.
-            missed = set() if held is None else {name for name in values if held.markers[name].epoch != markers[name].epoch}
+            # What was heard during the load may be that a tag got another token; and what wasn't, because the line was lost
+            # or came up. Redis, which compares them, may have the value, the memory may not. Without a lease nothing says if
+            # it is too old.
+            old = {} if held is None else {name: held.markers[name] for name in values}
+            missed = {name for name, marker in old.items() if not marker.clean or marker.epoch != markers[name].epoch}
             unheard = {name for name in missed if name not in leases}
             calls = []
             sent = [name for name in values if name not in unheard]

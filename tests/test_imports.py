@@ -32,7 +32,10 @@ FLOORS = [
     ["events", "workers", "background", "outbox", "storing", "writing", "leasing", "loading"],
     ["janitor"],
     ["memory", "methods", "backends", "asyncmemory"],
-    ["outage", "breaker", "connection", "pools", "targets", "link", "replies", "scripts", "sending", "remote", "commands"],
+    [
+        "outage", "breaker", "connection", "pools", "targets", "loops", "link", "replies", "scripts", "sending", "remote",
+        "commands",
+    ],
     ["redis"],
     ["sidekeys", "messages", "news", "guards", "front", "tierreading", "tiers"],
     ["wires", "line", "listener", "coherence", "tierplans", "tiered", "asynctiered"],

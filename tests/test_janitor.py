@@ -366,7 +366,7 @@ EXITS = {
     "used by a finalizer at the end": "class F:\n    def __del__(self, C=MemoryCache): C(ttl=1).set(1, 1)\nkeep = F()",
     "finalizer among the values": "class F:\n    def __del__(self): caches[0].set('late', 1, ttl=3)\n"
     "caches[0].set('f', F())",
-    "sweeping at the moment": "for cache in caches:\n    for i in range(200_000): cache.set(i, i, ttl=0.01)",
+    "sweeping at the moment": "for cache in caches:\n    for i in range(50_000): cache.set(i, i, ttl=0.01)",
     "exit in a thread's life": "import sys\nsys.exit(0)",
 }
 

@@ -86,7 +86,8 @@ def test_wheel(python: str, wheel: Path, scratch: Path, whole_suite: bool) -> st
     where = "import fastcache, sys; sys.exit(not fastcache.__file__.startswith(sys.prefix))"
     run(installed, "-c", where, cwd=away)
     workers = os.environ.get("WORKERS", "0")
-    options = ["tests", "-p", "no:cacheprovider", *(["-n", workers, "--dist", "worksteal"] if workers != "0" else ["-p", "no:xdist"])]
+    options = ["tests", "-p", "no:cacheprovider"]
+    options += ["-n", workers, "--dist", "worksteal"] if workers != "0" else ["-p", "no:xdist"]
     options += ["-m", "not slow"] if whole_suite else ["--ignore=tests/redis"]
     process = subprocess.Popen(
         [installed, "-m", "pytest", *options], cwd=away, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
