@@ -201,7 +201,7 @@ class ReplicaSet:
             sentinel = Server(None, "--sentinel")
             sentinel.options = {"port": sentinel.port, "bind": "127.0.0.1", "dir": sentinel.directory}
             sentinel.options[f"sentinel monitor {name}"] = f"127.0.0.1 {self.master.port} {sentinels // 2 + 1}"
-            sentinel.options[f"sentinel down-after-milliseconds {name}"] = 500
+            sentinel.options[f"sentinel down-after-milliseconds {name}"] = 1500  # a busy machine isn't dead
             sentinel.options[f"sentinel failover-timeout {name}"] = 2000
             self.sentinels.append(sentinel.start())
         self.addresses = [("127.0.0.1", sentinel.port) for sentinel in self.sentinels]
