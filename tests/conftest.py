@@ -38,7 +38,7 @@ def pytest_report_header() -> str:
 # What can't be run by several threads at once (pytest-run-parallel), beside the tests that say so themselves: they would get
 # and change one and the same of these fixtures,
 SHARED = {"face", "clock", "make", "log", "on_evict", "gone", "cache", "memory", "front", "engine", "database", "redis"}
-SHARED |= {"worker", "idle_janitor", "_clean", "monkeypatch"}
+SHARED |= {"worker", "idle_janitor", "_clean", "monkeypatch", "elsewhere"}
 # or start threads, up to a thousand, count what is alive in the process, or use what there is once in the module.
 ALONE = {"test_flight", "test_single_flight", "test_singleflight", "test_loading", "test_loading_many", "test_patterns"}
 ALONE |= {"test_loading_stateful", "test_loading_limits", "test_failing_keys", "test_engine_endings", "test_janitor"}
