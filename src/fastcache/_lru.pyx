@@ -424,7 +424,7 @@ cdef class LRUCache(Table):
 
     cdef bint is_present(self, uint32_t s, PyObject** present) noexcept:
         """Whether an entry is alive; its value is then used."""
-        if not self.alive(s):
+        if not self.alive(s):  # pragma: no cover (stored, and expired, since `setdefault` found nothing)
             return False
         move_to_front(self.slots, s)
         present[0] = self.slots[s].value
