@@ -4,6 +4,7 @@ import os
 import sys
 import sysconfig
 import threading
+from typing import ClassVar
 
 THREADS = 8
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -28,22 +29,26 @@ class Key:
 
 
 class Value:
-    """What belongs to a key; counts how many of them are alive."""
+    """What belongs to a key; `alive()` says how many there are."""
 
-    alive = 0
-    lock = threading.Lock()
+    # No lock: a finalizer may run in the midst of any line, of `__init__` too. To append is atomic.
+    _made: ClassVar[list] = []
+    _gone: ClassVar[list] = []
 
     def __init__(self, n):
         self.n = n
-        with Value.lock:
-            Value.alive += 1
+        Value._made.append(None)
 
     def __del__(self):
-        with Value.lock:
-            Value.alive -= 1
+        Value._gone.append(None)
 
     def __reduce__(self):
         return Value, (self.n,)
+
+    @staticmethod
+    def alive():
+        """Asked while no other thread makes or drops any."""
+        return len(Value._made) - len(Value._gone)
 
 
 class Clock:

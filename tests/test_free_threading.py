@@ -40,7 +40,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("options", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_function_bears_everything_at_once(options, make_key):
     """Calls of every shape, with clearing, invalidating and asking in between: right results, exact totals, whole after."""
-    before = Value.alive
+    before = Value.alive()
     keys = [make_key(n) for n in range(KEYS)]
     numbers = {id(key): n for n, key in enumerate(keys)}
     maxsize = options["maxsize"]
@@ -72,7 +72,7 @@ def test_function_bears_everything_at_once(options, make_key):
     f._check()
     f.cache_clear()
     gc.collect()
-    assert Value.alive == before
+    assert Value.alive() == before
     assert f.cache_info()[:2] == (0, 0)
 
 
