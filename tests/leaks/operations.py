@@ -17,17 +17,22 @@ clear_cache = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_ca
 ATTEMPTS = 6  # the first ones still fill free lists and other caches of the interpreter
 
 
+def settle():
+    """Without the GIL what a collection releases may be counted by the collector only, too: by the next one."""
+    gc.collect()
+    gc.collect()
+    clear_cache()
+
+
 def left_by(make, operate, times):
     """What stays behind after so many times: the least of some attempts, for what leaks does so in each."""
     least = None
     for _ in range(ATTEMPTS):
-        gc.collect()
-        clear_cache()
+        settle()
         before = count()
         for _ in range(times):
             operate(make())
-        gc.collect()
-        clear_cache()
+        settle()
         left = count() - before
         least = left if least is None else min(least, left)
         if least <= 0:
