@@ -1,6 +1,7 @@
 """`lru_cache(per_instance=True)` in the last moments of an instance: finalizers, dying classes, resurrection."""
 
 import gc
+import weakref
 
 from fastcache import lru_cache
 
@@ -28,6 +29,42 @@ def test_finalizer_may_call_the_method():
     A()  # never called before
     assert results == [(("A", 1), ("A", 2))] * 3
     assert A.m.cache_info().currsize == 0
+    A.m._check()
+
+
+def test_instances_that_die_unannounced_are_never_more_than_the_living():
+    """CPython >= 3.14 doesn't tell of one in a cycle whose finalizer called the method: its results go all the same."""
+    results = set()
+
+    class A:
+        @lru_cache(per_instance=True)
+        def m(self, x):
+            results.add(result := Result())
+            return result
+
+        def __del__(self):
+            self.m(1)
+
+    class Result:
+        pass
+
+    alive = weakref.WeakSet()
+    for _ in range(200):
+        a = A()
+        alive.add(a.m(1))
+        a.me = a
+        alive.add(a.m(2))
+        results.clear()
+    del a
+    gc.collect()
+    results.clear()
+    kept = [A() for _ in range(100)]
+    for a in kept:
+        a.m(1)
+    results.clear()
+    gc.collect()
+    assert len(alive) == 0
+    assert A.m.cache_info().currsize == 100
     A.m._check()
 
 

@@ -89,6 +89,7 @@ cdef class MethodMemo(Table):
         cdef Counts one, total
         cdef uint32_t s = 1
         cdef Memo memo
+        self.bury_unannounced()
         section_begin(&section, self)
         total = Counts(self.hits, self.misses, 0)
         while s <= self.top:                    # `counts` may suspend the section: instances may come and go meanwhile
@@ -163,6 +164,25 @@ cdef class MethodMemo(Table):
         release(entry)
         return 0
 
+    cdef int bury_unannounced(self) except -1:
+        """Outside of the section: O(instances): take out the memos of those whose death nobody told of.
+
+        Since CPython 3.14 the collector clears a weak reference that a finalizer made, and doesn't call back.
+        """
+        cdef Section section
+        cdef Entry entry
+        cdef uint32_t s = 0
+        while s < self.top:             # changes with what goes on in between
+            s += 1
+            entry.key = NULL
+            section_begin(&section, self)
+            if s <= self.top and self.slots[s].key != NULL and referent(self.slots[s].key) == <PyObject*>None:
+                entry = self.take_out(s)
+            section_end(&section)
+            if entry.key != NULL:
+                self.bury(entry)
+        return 0
+
     cdef inline uint32_t find_address(self, size_t address) noexcept:
         cdef size_t i = home(self, <Py_hash_t>address)
         cdef uint32_t s
@@ -207,6 +227,8 @@ cdef class MethodMemo(Table):
         reference.address = <size_t>instance
         reference.memos = self.weak_self
         memo = self.make(reference)
+        if self.used == self.capacity:      # before it grows, so that the dead are never more than the living
+            self.bury_unannounced()
         section_begin(&section, self)
         try:
             s = self.find_address(<size_t>instance)
