@@ -89,7 +89,7 @@ cdef class MethodMemo(Table):
         cdef Counts one, total
         cdef uint32_t s = 1
         cdef Memo memo
-        self.bury_unannounced()
+        self.bury_unannounced(False)
         section_begin(&section, self)
         total = Counts(self.hits, self.misses, 0)
         while s <= self.top:                    # `counts` may suspend the section: instances may come and go meanwhile
@@ -164,19 +164,23 @@ cdef class MethodMemo(Table):
         release(entry)
         return 0
 
-    cdef int bury_unannounced(self) except -1:
+    cdef int bury_unannounced(self, bint only_if_full) except -1:
         """Outside of the section: O(instances): take out the memos of those whose death nobody told of.
 
         Since CPython 3.14 the collector clears a weak reference that a finalizer made, and doesn't call back.
+        only_if_full: do nothing unless the table is about to grow.
         """
         cdef Section section
         cdef Entry entry
         cdef uint32_t s = 0
-        while s < self.top:             # changes with what goes on in between
+        cdef bint going_on = True
+        while going_on:
             s += 1
             entry.key = NULL
             section_begin(&section, self)
-            if s <= self.top and self.slots[s].key != NULL and referent(self.slots[s].key) == <PyObject*>None:
+            # Asked each time: the table changes with what goes on outside of the section.
+            going_on = s <= self.top and (s > 1 or not only_if_full or self.used == self.capacity)
+            if going_on and self.slots[s].key != NULL and referent(self.slots[s].key) == <PyObject*>None:
                 entry = self.take_out(s)
             section_end(&section)
             if entry.key != NULL:
@@ -227,8 +231,7 @@ cdef class MethodMemo(Table):
         reference.address = <size_t>instance
         reference.memos = self.weak_self
         memo = self.make(reference)
-        if self.used == self.capacity:      # before it grows, so that the dead are never more than the living
-            self.bury_unannounced()
+        self.bury_unannounced(True)     # so that the dead are never more than the living
         section_begin(&section, self)
         try:
             s = self.find_address(<size_t>instance)
