@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import random
 import shutil
 import signal
 import socket
@@ -62,17 +63,28 @@ def default_binary() -> str:
 
 
 _given_out: set[int] = set()
+_random = random.SystemRandom()  # hypothesis seeds the other one, the same in all workers
 
 
 def free_port() -> int:
+    """A port of nobody's, and 10,000 above it, where a cluster's node listens, another one.
+
+    Below those that systems give to outgoing connections (from 32768 on Linux): a server may start again much later.
+    """
     while True:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port: int = sock.getsockname()[1]
-        # A cluster node takes port + 10000 as well.
-        if port < 50000 and port not in _given_out:
+        port = _random.randrange(11_000, 22_000)
+        if port not in _given_out and _is_free(port) and _is_free(port + 10_000):
             _given_out.add(port)
             return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def client(port: int, **options: object) -> redis.Redis:

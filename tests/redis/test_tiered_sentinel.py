@@ -79,12 +79,12 @@ def test_lost_master_is_succeeded(face, make, replicas, fault, coherence, note):
         load.writing.set()
         until(lambda: all(not front.gate.is_open() or front.epoch > epoch for front in fronts))
         shut = time.monotonic() - began
-        until(lambda: is_master(replicas.replica), 30)
+        until(lambda: is_master(replicas.replica), 60)
         promoted = time.monotonic() - began
         until(lambda: trusted(one) and trusted(two), 20)
         back = time.monotonic() - began
         replicas.master.start() if fault == "killed" else replicas.master.thaw()
-        until(lambda: not is_master(replicas.master), 30)
+        until(lambda: not is_master(replicas.master), 60)
         until(lambda: trusted(one) and trusted(two), 20)
         load.go_round()
     note.say(
@@ -109,7 +109,7 @@ def test_demoted_master_is_left_for_the_new_one(face, make, replicas, protocol):
         replicated(replicas.master)
         with replicas.sentinels[0].client() as admin:
             admin.execute_command("SENTINEL", "FAILOVER", replicas.name)
-        until(lambda: is_master(replicas.replica) and not is_master(replicas.master), 30)
+        until(lambda: is_master(replicas.replica) and not is_master(replicas.master), 60)
         until(lambda: trusted(one) and trusted(two), 20)
         load.writing.set()
         time.sleep(0.5)
