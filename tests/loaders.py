@@ -35,6 +35,34 @@ class Loader:
         return self.value
 
 
+def overtake(flights, call, loading, load_on):
+    """Two threads call: the late one misses, but joins nobody before the leader, whom `load_on` lets load, is done.
+
+    loading: set while the leader's loader runs. Returns what the two calls returned.
+    """
+    late, go_on, results = threading.Event(), threading.Event(), []
+    share = flights.share_many
+
+    def share_late(*arguments):
+        if threading.current_thread().name == "late":
+            late.set()
+            assert go_on.wait(SECONDS)
+        return share(*arguments)
+
+    flights.share_many = share_late
+    threads = []
+    for name, reached in (("leader", loading), ("late", late)):
+        threads.append(threading.Thread(target=lambda: results.append(call()), name=name))
+        threads[-1].start()
+        assert reached.wait(SECONDS)
+    load_on.set()
+    threads[0].join()
+    go_on.set()
+    threads[1].join()
+    del flights.share_many
+    return results
+
+
 def start(function, *args, **kwargs):
     """Call in a thread; returns what to call for the outcome."""
     outcome = []

@@ -8,6 +8,7 @@ import socketserver
 import threading
 
 import pytest
+from loaders import overtake
 from proxy import Proxy
 from redis.exceptions import ResponseError
 from test_tiered import until
@@ -187,7 +188,7 @@ def test_a_refused_invalidation_leaves_the_other_keys_cached(cache):
 
 def test_a_value_on_its_way_into_the_store_is_not_loaded_again(cache):
     """A caller that missed before another's load ended finds its value, though a slow store has yet to take it."""
-    runs, gate, loading, late, go_on, hold = [], *(threading.Event() for _ in range(5))
+    runs, gate, loading, hold = [], *(threading.Event() for _ in range(3))
     policy = Policy(60, store="background")
 
     def load(key):
@@ -201,25 +202,8 @@ def test_a_value_on_its_way_into_the_store_is_not_loaded_again(cache):
             hold.wait(10)
         return (yield from send())
 
-    def share_late(*arguments):
-        if threading.current_thread().name == "late":
-            late.set()
-            go_on.wait(10)
-        return share(*arguments)
-
-    share = cache._flights.share_many
-    cache._flights.share_many = share_late
     intercept(cache, replace)
-    threads = []
-    for name, reached in (("leader", loading), ("late", late)):
-        thread = threading.Thread(target=cache.get_or_load, args=("k", load), kwargs={"policy": policy}, name=name)
-        threads.append(thread)
-        thread.start()
-        assert reached.wait(10)
-    gate.set()
-    threads[0].join()
-    go_on.set()
-    threads[1].join()
+    overtake(cache._flights, lambda: cache.get_or_load("k", load, policy=policy), loading, gate)
     hold.set()
     assert cache.drain(10)
     assert runs == ["k"]

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from loaders import overtake
 from test_tiered import heard, inner, slow, until
 
 from fastcache import AsyncRedisCache, AsyncTieredCache, MemoryCache, Policy, RedisCache, TieredCache
@@ -244,8 +245,8 @@ def test_load_without_a_thread_to_renew_its_lease_is_stored_if_it_is_short(face,
 def test_value_on_its_way_into_redis_is_not_loaded_again(tiers, monkeypatch):
     """A caller that missed before another's load ended finds its value, though a slow store has yet to take it."""
     cache = tiers(policy=Policy(60, store="background", jitter=0))
-    runs, results = [], []
-    loading, load_on, late, go_on, hold = (threading.Event() for _ in range(5))
+    runs = []
+    loading, load_on, hold = (threading.Event() for _ in range(3))
 
     def load(key):
         runs.append(key)
@@ -253,30 +254,15 @@ def test_value_on_its_way_into_redis_is_not_loaded_again(tiers, monkeypatch):
         assert load_on.wait(10)
         return "value"
 
-    def share_late(*arguments):
-        if threading.current_thread().name == "late":
-            late.set()
-            assert go_on.wait(10)
-        return share(*arguments)
-
     def slowly(script, calls):
         if script is FILL:
             assert hold.wait(10)
         return scripts_plan(script, calls)
 
-    flights, commands = cache._loading.flights, cache._store._commands
-    share, scripts_plan = flights.share_many, commands._scripts_plan
-    monkeypatch.setattr(flights, "share_many", share_late)
+    commands = cache._store._commands
+    scripts_plan = commands._scripts_plan
     monkeypatch.setattr(commands, "_scripts_plan", slowly)
-    threads = []
-    for name, reached in (("leader", loading), ("late", late)):
-        threads.append(threading.Thread(target=lambda: results.append(cache.get_or_load("k", load)), name=name))
-        threads[-1].start()
-        assert reached.wait(10)
-    load_on.set()
-    threads[0].join()
-    go_on.set()
-    threads[1].join()
+    results = overtake(cache._loading.flights, lambda: cache.get_or_load("k", load), loading, load_on)
     hold.set()
     assert cache.drain(10)
     assert runs == ["k"]
