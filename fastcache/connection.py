@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import redis.asyncio
@@ -203,12 +204,21 @@ class _AsyncTcpLine(_AsyncLine, aio.Connection):
 
 
 class _AsyncTlsLine(_AsyncLine, aio.SSLConnection):
+    async def connect(self) -> None:
+        """With the TLS context made before the time begins in which the connection must be there."""
+        with suppress(OSError):  # a file that is missing: connecting says so
+            self._shared_context().get()
+        await super().connect()
+
     def _connection_arguments(self) -> Any:
-        """With one TLS context for all: to make one takes 30 ms, in which the event loop stands still."""
+        self.ssl_context = self._shared_context()
+        return super()._connection_arguments()
+
+    def _shared_context(self) -> Any:
+        """One for all connections: to make one takes 30 ms, in which the event loop stands still."""
         if self._lines.tls is None:
             self._lines.tls = self.ssl_context
-        self.ssl_context = self._lines.tls
-        return super()._connection_arguments()
+        return self._lines.tls
 
 
 class _AsyncUnixLine(_AsyncLine, aio.UnixDomainSocketConnection):
