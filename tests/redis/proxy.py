@@ -5,11 +5,50 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a RST
+
+
+class _Pair:
+    """The two sockets of a connection, and the two threads that forward between them.
+
+    The sockets are closed when both threads have left: one that had yet to enter recv() when its socket was closed would
+    read from whoever got the number next.
+    """
+
+    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+        self.near = near
+        self.far = far
+        self.ended = threading.Event()
+        self.closed = threading.Event()
+        self._lock = threading.Lock()
+        self._users = 2
+
+    def end(self, reset: bool) -> None:
+        """Wake both threads, for them to leave. Whoever is first decides how the connection ends."""
+        with self._lock:
+            if self.ended.is_set():
+                return
+            self.ended.set()
+        if reset:
+            with suppress(OSError):
+                self.near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        for sock, how in ((self.far, socket.SHUT_RDWR), (self.near, socket.SHUT_RD if reset else socket.SHUT_RDWR)):
+            with suppress(OSError):
+                sock.shutdown(how)  # wakes the thread that sits in recv()
+
+    def leave(self) -> None:
+        """A thread does nothing with the sockets any more."""
+        self.end(reset=False)
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+        self.near.close()
+        self.far.close()
+        self.closed.set()
 
 
 class Proxy:
@@ -34,7 +73,7 @@ class Proxy:
         self.accepted = 0
         self.turns = 0  # how often a request followed a reply: round trips
         self._replied = True
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._pairs: list[_Pair] = []
         self._listener: socket.socket | None = None
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -81,12 +120,14 @@ class Proxy:
                 continue
             far.settimeout(None)
             far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            pair = _Pair(near, far)
             with self._lock:
-                self._pairs.append((near, far))
-            self._start(self._requests, near, far)
-            self._start(self._replies, far, near)
+                self._pairs = [other for other in self._pairs if not other.closed.is_set()] + [pair]
+            self._start(self._requests, pair)
+            self._start(self._replies, pair)
 
-    def _requests(self, near: socket.socket, far: socket.socket) -> None:
+    def _requests(self, pair: _Pair) -> None:
+        near, far = pair.near, pair.far
         with suppress(OSError):
             while data := near.recv(65536):
                 self.turns += self._replied
@@ -97,58 +138,34 @@ class Proxy:
                     near.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n\x00\xff")
                 elif self.mode != "silent":
                     far.sendall(data)
-        self._close(near, far)
+        pair.leave()
 
-    def _replies(self, far: socket.socket, near: socket.socket) -> None:
+    def _replies(self, pair: _Pair) -> None:
+        near, far = pair.near, pair.far
         with suppress(OSError):
             while data := far.recv(65536):
                 self._replied = True
                 mode = self.mode
                 if mode == "delay":
-                    time.sleep(self.delay)  # the fault itself
+                    pair.ended.wait(self.delay)  # the fault itself
                 if mode == "drip":
                     for position in range(len(data)):
                         near.sendall(data[position : position + 1])
                 elif mode == "cut":
                     near.sendall(data[: self.cut])
-                    with self._lock:
-                        pairs, self._pairs = self._pairs, [pair for pair in self._pairs if near not in pair]
-                    for pair in pairs:
-                        if near in pair:
-                            self._end(pair, reset=True)
-                    return
+                    pair.end(reset=True)
+                    break
                 elif mode not in ("silent", "garbage"):
                     near.sendall(data)
-        self._close(near, far)
-
-    @staticmethod
-    def _reset(sock: socket.socket) -> None:
-        with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-
-    def _close(self, near: socket.socket, far: socket.socket) -> None:
-        """Whoever takes the pair off the list closes it, once: a second close() could hit a number used again."""
-        with self._lock:
-            mine = [pair for pair in self._pairs if near in pair]
-            self._pairs = [pair for pair in self._pairs if near not in pair]
-        for pair in mine:
-            self._end(pair, reset=False)
-
-    def _end(self, pair: tuple[socket.socket, socket.socket], reset: bool) -> None:
-        near, far = pair
-        if reset:
-            self._reset(near)
-        for sock, how in ((far, socket.SHUT_RDWR), (near, socket.SHUT_RD if reset else socket.SHUT_RDWR)):
-            with suppress(OSError):
-                sock.shutdown(how)  # wakes the thread that sits in recv()
-        for sock in pair:
-            sock.close()
+        pair.leave()
 
     def _drop(self, reset: bool) -> None:
         with self._lock:
             pairs, self._pairs = self._pairs, []
         for pair in pairs:
-            self._end(pair, reset)
+            pair.end(reset)
+        for pair in pairs:
+            pair.closed.wait(2)
 
     def reset_all(self) -> None:
         self._drop(reset=True)
