@@ -25,6 +25,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+PATIENT = {"socket_timeout": 10, "socket_connect_timeout": 10}
+"""Seconds, options of a cache whose test isn't about time: a reply and a handshake take what a busy machine gives them."""
+
 _running: list[Server] = []
 
 

@@ -74,7 +74,8 @@ def test_ten_thousand_calls_with_random_cancellation_mix_up_no_reply(server, pro
     print(f"seed {seed}")
 
     async def main():
-        async with AsyncRedisCache.from_url(server.url, ttl=60, max_connections=8, protocol=protocol) as cache:
+        options = {"max_connections": 8, "protocol": protocol, **servers.PATIENT}
+        async with AsyncRedisCache.from_url(server.url, ttl=60, **options) as cache:
             answered, cancelled = await storm(cache, 10_000, seed)
             assert answered > 500
             assert cancelled > 500
@@ -115,7 +116,7 @@ def test_cancellation_with_slow_replies_mixes_up_none(server):
     async def main():
         with Proxy(server.port) as proxy:
             proxy.mode, proxy.delay = "delay", 0.005
-            async with AsyncRedisCache.from_url(proxy.url, ttl=60, max_connections=20) as cache:
+            async with AsyncRedisCache.from_url(proxy.url, ttl=60, max_connections=20, **servers.PATIENT) as cache:
                 await storm(cache, 1_000, 7)
 
     asyncio.run(main())

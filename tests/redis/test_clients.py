@@ -119,9 +119,6 @@ def test_a_unix_socket(face):
             assert look.dbsize() == 1
 
 
-PATIENT = {"socket_timeout": 5, "socket_connect_timeout": 5}  # seconds: a handshake takes what a busy machine gives it
-
-
 @pytest.fixture(scope="module")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[servers.Server, dict[str, str]]]:
     files = servers.certificates(tmp_path_factory.mktemp("tls"))
@@ -142,18 +139,18 @@ def test_tls_and_a_password(face, tls_server):
     """`rediss://` with a CA of one's own; password and TLS options by URL or by keyword."""
     server, files = tls_server
     url = f"rediss://:se%3Acret%2F%40@127.0.0.1:{server.port}"
-    cache = face.from_url(url, "app", ttl=60, serializer="msgpack", ssl_ca_certs=files["ca.crt"], **PATIENT)
+    cache = face.from_url(url, "app", ttl=60, serializer="msgpack", ssl_ca_certs=files["ca.crt"], **servers.PATIENT)
     module = face.redis()
     plain = module.Redis(port=server.port, ssl=True, ssl_ca_certs=files["ca.crt"], password="se:cret/@")
     exercise(face, cache, plain)
     given = face.on(plain, "app", ttl=60, serializer="msgpack")
     exercise(face, given, plain)
     face.run(plain.close if face.name == "sync" else plain.aclose)
-    by_query = face.from_url(f"{url}?ssl_ca_certs={files['ca.crt']}", ttl=60, **PATIENT)
+    by_query = face.from_url(f"{url}?ssl_ca_certs={files['ca.crt']}", ttl=60, **servers.PATIENT)
     by_query.set("a", 1)
     assert by_query.get("a") == 1
     keyword = face.from_url(
-        f"rediss://127.0.0.1:{server.port}", ttl=60, password="se:cret/@", ssl_ca_certs=files["ca.crt"], **PATIENT
+        f"rediss://127.0.0.1:{server.port}", ttl=60, password="se:cret/@", ssl_ca_certs=files["ca.crt"], **servers.PATIENT
     )
     assert keyword.get("a") == 1
 
@@ -161,7 +158,7 @@ def test_tls_and_a_password(face, tls_server):
 def test_tls_to_a_stranger_is_refused(face, tls_server):
     """A certificate that no known CA signed: an error at once, not a connection without checks."""
     server, _ = tls_server
-    cache = face.from_url(f"rediss://:se%3Acret%2F%40@127.0.0.1:{server.port}", ttl=60, **PATIENT)
+    cache = face.from_url(f"rediss://:se%3Acret%2F%40@127.0.0.1:{server.port}", ttl=60, **servers.PATIENT)
     with pytest.raises(BackendError, match=r"(?i)certificate"):
         cache.set("a", 1)
 
@@ -194,7 +191,7 @@ def test_a_burst_of_first_calls_over_tls_makes_one_context(tls_server, monkeypat
 
     async def burst():
         url = f"rediss://:se%3Acret%2F%40@127.0.0.1:{server.port}"
-        cache = AsyncRedisCache.from_url(url, ttl=60, ssl_ca_certs=files["ca.crt"], **PATIENT)
+        cache = AsyncRedisCache.from_url(url, ttl=60, ssl_ca_certs=files["ca.crt"], **servers.PATIENT)
         outcomes = await asyncio.gather(*(cache.get("nothing") for _ in range(20)), return_exceptions=True)
         state = (await cache.stats()).breaker
         await cache.close()
@@ -212,12 +209,12 @@ def test_making_a_tls_context_takes_nothing_from_the_time_to_connect(tls_server,
     monkeypatch.setattr(ssl, "create_default_context", lambda *args: time.sleep(1.5) or create(*args))
 
     async def main():
-        options = {**PATIENT, "socket_connect_timeout": 1}
+        options = {**servers.PATIENT, "socket_connect_timeout": 1}
         cache = AsyncRedisCache.from_url(url, ttl=60, ssl_ca_certs=files["ca.crt"], **options)
         assert await cache.get("nothing") is None
         await cache.close()
         monkeypatch.undo()
-        cache = AsyncRedisCache.from_url(url, ttl=60, ssl_ca_certs=files["ca.crt"] + ".none", **PATIENT)
+        cache = AsyncRedisCache.from_url(url, ttl=60, ssl_ca_certs=files["ca.crt"] + ".none", **servers.PATIENT)
         with pytest.raises(BackendError, match="No such file"):
             await cache.get("nothing")
         await cache.close()
