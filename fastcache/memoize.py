@@ -146,7 +146,7 @@ def _decorated(
     function: Callable[P, R], single_flight: bool | None, per_instance: bool, options: dict[str, Any]
 ) -> Memo[P, R]:
     if not callable(function):
-        raise TypeError(f"lru_cache decorates functions, not {function!r}")
+        raise TypeError(f"the first argument must be callable: lru_cache decorates functions, not {function!r}")
     is_async = _is_async(function)
     new_runs: Any = None
     if is_async:

@@ -63,7 +63,7 @@ def test_options_are_shown_and_obeyed(decorate, parameters):
         (lambda: lru_cache([])(len), "maxsize must be an int or None (or the function to decorate), not []"),
         (lambda: lru_cache(key=3), "key must be a function of the call's arguments, not 3"),
         (lambda: lru_cache(key=len, typed=True), "typed has no effect together with key: let key put the types in"),
-        (lambda: lru_cache(5)(3), "lru_cache decorates functions, not 3"),
+        (lambda: lru_cache(5)(3), "the first argument must be callable: lru_cache decorates functions, not 3"),
         (lambda: cache(None), "lru_cache decorates functions, not None"),
     ],
 )
