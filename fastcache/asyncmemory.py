@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from fastcache.arguments import refuse_copy, several
 from fastcache.backends import MemoryCache
 from fastcache.background import Tasks
 from fastcache.memory import NOTHING, Entry
@@ -127,7 +128,7 @@ class AsyncMemoryCache(Generic[K, V]):
         type: Any = None,
     ) -> dict[K, T]:
         """See `MemoryCache.get_or_load_many`."""
-        keys = list(keys)
+        keys = list(several(keys))
         found = self._cache._many(keys)
         if found is None:
             return await arun(self._loading.many_plan(keys, loader, ttl, policy, type))
@@ -195,6 +196,8 @@ class AsyncMemoryCache(Generic[K, V]):
     async def __getitem__(self, key: K) -> V:
         """The value of a key: `await cache[key]`; CacheMiss (a KeyError) where there is none."""
         return self._cache[key]
+
+    __reduce__ = refuse_copy
 
     def __contains__(self, key: Any) -> bool:
         return key in self._cache
