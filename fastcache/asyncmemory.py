@@ -72,6 +72,12 @@ class AsyncMemoryCache(Generic[K, V]):
     def _gated_lookup(self, type: Any) -> GatedLookup | None:
         return self._cache._gated_lookup(type) if _type(self).get_or_load is AsyncMemoryCache.get_or_load else None
 
+    @overload
+    async def get(self, key: K, default: None = None, *, type: Any = None) -> V | None: ...
+    @overload
+    async def get(self, key: K, default: V, *, type: Any = None) -> V: ...
+    @overload
+    async def get(self, key: K, default: D, *, type: Any = None) -> V | D: ...
     @lookup_first(1)
     async def get(self, key: K, default: Any = None, *, type: Any = None) -> Any:
         """See `MemoryCache.get`."""

@@ -132,6 +132,12 @@ class MemoryCache(Generic[K, V]):
         """The lookup that begins `get_or_load`, for compiled code; None where a subclass has it begin otherwise."""
         return self._gated if _type(self).get_or_load is MemoryCache.get_or_load else None
 
+    @overload
+    def get(self, key: K, default: None = None, *, type: Any = None) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V, *, type: Any = None) -> V: ...
+    @overload
+    def get(self, key: K, default: D, *, type: Any = None) -> V | D: ...
     @lookup_first(1)
     def get(self, key: K, default: Any = None, *, type: Any = None) -> Any:
         """The value of a key, now most recently used; `default` where there is none or it has expired.
