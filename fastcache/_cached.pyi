@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, Concatenate, Generic, Protocol, Self, final, overload
+from typing import Any, Concatenate, Generic, Self, final, overload
 
 from typing_extensions import ParamSpec, TypeVar  # for `default`; a stub imports nothing at run time
 
@@ -13,10 +13,6 @@ _R_co = TypeVar("_R_co", covariant=True, default=Any)
 _I_co = TypeVar("_I_co", covariant=True, default=Any)  # what `invalidate` returns: None, or an awaitable of that
 _S = TypeVar("_S")
 _C = TypeVar("_C")
-
-class _Unbound(Protocol[_P, _R_co, _I_co]):
-    def __call__(self, /, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...
-    def invalidate(self, /, *args: _P.args, **kwargs: _P.kwargs) -> _I_co: ...
 
 def is_plain(value: object) -> bool: ...
 
@@ -43,13 +39,13 @@ class Cached(_Methods[_P, _R_co, _I_co]):
     @overload
     def __get__(
         self: Callable[Concatenate[_C, _Q], _R], instance: object, owner: _C, /
-    ) -> CachedOfClass[_Q, Concatenate[_C, _Q], _R, Any]: ...
+    ) -> CachedOfClass[_Q, Concatenate[Any, _Q], _R, _I_co]: ...
     @overload
     def __get__(self, instance: None, owner: type | None = None, /) -> Self: ...
     @overload
     def __get__(
         self: Callable[Concatenate[_S, _Q], _R], instance: _S, owner: type | None = None, /
-    ) -> BoundCached[_Q, _R, Any]: ...
+    ) -> BoundCached[_Q, _R, _I_co]: ...
     @overload
     def __get__(self, instance: object, owner: type | None = None, /) -> Self: ...
     def __copy__(self) -> Self: ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from fastcache.arguments import refuse_copy, several
 from fastcache.backends import MemoryCache
 from fastcache.background import Tasks
 from fastcache.memory import NOTHING, Entry
@@ -71,6 +72,12 @@ class AsyncMemoryCache(Generic[K, V]):
     def _gated_lookup(self, type: Any) -> GatedLookup | None:
         return self._cache._gated_lookup(type) if _type(self).get_or_load is AsyncMemoryCache.get_or_load else None
 
+    @overload
+    async def get(self, key: K, default: None = None, *, type: Any = None) -> V | None: ...
+    @overload
+    async def get(self, key: K, default: V, *, type: Any = None) -> V: ...
+    @overload
+    async def get(self, key: K, default: D, *, type: Any = None) -> V | D: ...
     @lookup_first(1)
     async def get(self, key: K, default: Any = None, *, type: Any = None) -> Any:
         """See `MemoryCache.get`."""
@@ -127,7 +134,7 @@ class AsyncMemoryCache(Generic[K, V]):
         type: Any = None,
     ) -> dict[K, T]:
         """See `MemoryCache.get_or_load_many`."""
-        keys = list(keys)
+        keys = list(several(keys))
         found = self._cache._many(keys)
         if found is None:
             return await arun(self._loading.many_plan(keys, loader, ttl, policy, type))
@@ -195,6 +202,8 @@ class AsyncMemoryCache(Generic[K, V]):
     async def __getitem__(self, key: K) -> V:
         """The value of a key: `await cache[key]`; CacheMiss (a KeyError) where there is none."""
         return self._cache[key]
+
+    __reduce__ = refuse_copy
 
     def __contains__(self, key: Any) -> bool:
         return key in self._cache

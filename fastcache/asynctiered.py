@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
+from fastcache.arguments import refuse_copy
 from fastcache.asyncmemory import AsyncMemoryCache
 from fastcache.backends import MemoryCache
 from fastcache.errors import MissingType
@@ -209,6 +210,8 @@ class AsyncTieredCache(Tiers):
         await self.remote.close()
 
     aclose = close
+
+    __reduce__ = refuse_copy
 
     async def __getitem__(self, key: Key) -> Any:
         """The value of a key: `await cache[key]`. Raises CacheMiss (a KeyError) if there is none."""

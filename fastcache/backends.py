@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from fastcache._gate import Gate, GatedLookup
 from fastcache._ttl import TTLCache, check_ttl
+from fastcache.arguments import check_listener, check_mapping, check_maxsize, refuse_copy, several
 from fastcache.background import Threads
-from fastcache.errors import MISSING, CacheMiss, ConfigurationError
+from fastcache.errors import MISSING, CacheMiss
 from fastcache.events import Reporter
 from fastcache.keys import glob_matcher
 from fastcache.loading import Loading
@@ -85,7 +86,7 @@ class MemoryCache(Generic[K, V]):
     `None` is a value like any other. All methods may be called from any thread; those
     for a single key are atomic, and O(1) expected.
 
-    Raises ConfigurationError (a ValueError) for a ttl or an interval that isn't greater than 0, and for a `maxsize` below 0.
+    Raises ConfigurationError (a ValueError) for a ttl or an interval that isn't greater than 0, and for a `maxsize` below 1.
 
     >>> cache = MemoryCache(maxsize=1000, ttl=300)
     >>> cache.set("user:1", {"name": "Ada"})
@@ -106,8 +107,8 @@ class MemoryCache(Generic[K, V]):
         policy: Policy | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        if maxsize is not None and not maxsize > 0:
-            raise ConfigurationError(f"maxsize must be at least 1, or None for no bound, not {maxsize!r}")
+        check_maxsize(maxsize)
+        check_listener(on_evict)
         ttl = math.inf if ttl is None else check_ttl(ttl)
         interval = math.inf if cleanup_interval is None else check_ttl(cleanup_interval, "cleanup_interval")
         departures = None if on_evict is None else Departures(on_evict)
@@ -131,6 +132,12 @@ class MemoryCache(Generic[K, V]):
         """The lookup that begins `get_or_load`, for compiled code; None where a subclass has it begin otherwise."""
         return self._gated if _type(self).get_or_load is MemoryCache.get_or_load else None
 
+    @overload
+    def get(self, key: K, default: None = None, *, type: Any = None) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V, *, type: Any = None) -> V: ...
+    @overload
+    def get(self, key: K, default: D, *, type: Any = None) -> V | D: ...
     @lookup_first(1)
     def get(self, key: K, default: Any = None, *, type: Any = None) -> Any:
         """The value of a key, now most recently used; `default` where there is none or it has expired.
@@ -217,7 +224,7 @@ class MemoryCache(Generic[K, V]):
         A key that the mapping leaves out, or maps to MISSING, is absent from the result; what else it holds is ignored. Keys
         that are being loaded already are waited for. Otherwise as `get_or_load`. O(keys).
         """
-        keys = list(keys)
+        keys = list(several(keys))
         found = self._many(keys)
         if found is None:
             found = run(self._loading.many_plan(keys, loader, ttl, policy, type))
@@ -259,10 +266,12 @@ class MemoryCache(Generic[K, V]):
 
     def get_many(self, keys: Iterable[K], *, type: Any = None) -> dict[K, V]:
         """The values of those keys that are there."""
-        return {key: value for key in keys if (value := self.get(key, _ABSENT)) is not _ABSENT}
+        get: Any = self.get
+        return {key: value for key in several(keys) if (value := get(key, _ABSENT)) is not _ABSENT}
 
     def set_many(self, mapping: Mapping[K, V], ttl: float | None = None) -> None:
         """Store each pair, with the same ttl. A wrong ttl stores nothing."""
+        check_mapping(mapping)
         if ttl is not None:
             ttl = check_ttl(ttl)
         for key, value in mapping.items():
@@ -270,7 +279,7 @@ class MemoryCache(Generic[K, V]):
 
     def delete_many(self, keys: Iterable[K]) -> int:
         """Remove keys; how many of them were there."""
-        return sum(self.delete(key) for key in keys)
+        return sum(self.delete(key) for key in several(keys))
 
     def delete_pattern(self, glob: str) -> int:
         """Remove the str keys that match a pattern of Redis (`user:*`, `[^x]?`, case counts); how many. O(all entries)."""
@@ -278,8 +287,7 @@ class MemoryCache(Generic[K, V]):
             raise TypeError(f"a pattern is a str, not {glob!r}")
         matches = glob_matcher(glob)
         self._flights.forget_where(lambda key: isinstance(key, str) and matches(key))
-        keys: list[Any] = [key for key, _ in self._map._entries()]
-        found: list[Any] = [key for key in keys if isinstance(key, str) and matches(key)]
+        found: list[Any] = [key for key, _ in self._map._entries() if isinstance(key, str) and matches(key)]
         return self.delete_many(found)
 
     def clear(self) -> None:
@@ -353,6 +361,8 @@ class MemoryCache(Generic[K, V]):
     def __delitem__(self, key: K) -> None:
         if not self.delete(key):
             raise CacheMiss(key)
+
+    __reduce__ = refuse_copy
 
     def __contains__(self, key: Any) -> bool:
         return key in self._map and (not self._store.has_entries or self.remaining(key) is not None)

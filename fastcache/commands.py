@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
 
+from fastcache.arguments import check_mapping, check_values
 from fastcache.background import Tasks, Threads
 from fastcache.entries import Entries, Key
 from fastcache.envelope import HEADER_SIZE, Malformed, glance, is_enveloped, is_stale
@@ -115,6 +116,7 @@ class Commands(Sending[AnyLink]):
         return value
 
     def _set_plan(self, key: Key, value: Any, ttl: float | None) -> Steps[None]:
+        check_values([value])
         lifetime = self._entries.lifetime(ttl)
         name = self._entries.name(key)
         data = self._entries.encode(key, name, value)
@@ -208,10 +210,8 @@ class Commands(Sending[AnyLink]):
         return reply
 
     def _set_many_plan(self, mapping: Mapping[Any, Any], ttl: float | None) -> Steps[None]:
-        if not isinstance(mapping, Mapping):
-            raise TypeError(
-                f"set_many takes a mapping of keys to values, not {mapping.__class__.__name__}: {mapping!r:.80}"
-            )
+        check_mapping(mapping)
+        check_values(mapping.values())
         lifetime = self._entries.lifetime(ttl)
         names = self._entries.names(mapping)
         data = {key: self._entries.encode(key, names[key], mapping[key]) for key in names}

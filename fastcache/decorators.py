@@ -203,6 +203,7 @@ class _Calls:
         self.cache = cache
         self.key = keys
         self._function = function
+        self._name = _name(function)
         self._loading = cache._loading
         self._get_or_load = cache.get_or_load
         self._options = options
@@ -240,7 +241,7 @@ class _Calls:
             if isinstance(value, CoroutineType):
                 value.close()
             raise TypeError(
-                f"{_name(self._function)} returned a {value.__class__.__name__}, which can be used once only, so it is"
+                f"{self._name} returned a {value.__class__.__name__}, which can be used once only, so it is"
                 f" not cached: " + ("decorate the async def itself" if isinstance(value, CoroutineType) else "return a list")
             )
         if self._condition is None or value is MISSING or self._condition(value):
@@ -252,6 +253,12 @@ class _AsyncCalls(_Calls):
     """The same of an `async def`."""
 
     _drive = staticmethod(arun)  # type: ignore[assignment]
+
+    def load(self, key: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        coroutine = super().load(key, args, kwargs)
+        if isinstance(coroutine, CoroutineType):
+            coroutine.__qualname__ = self._name  # what Python says of it where it is never awaited, and of its task
+        return coroutine
 
     def _loader(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         async def load(_: str) -> Any:

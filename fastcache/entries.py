@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+from fastcache.arguments import several
 from fastcache.envelope import Envelope, Malformed, is_enveloped, seal, unseal
 from fastcache.errors import ConfigurationError, SerializationError
 from fastcache.expiry import check_ttl, milliseconds
@@ -63,17 +64,16 @@ class Entries:
         else:
             raise TypeError(f"a key is a str (or bytes), not {key.__class__.__name__}: {key!r}")
         if len(key) > MAX_KEY_LENGTH:
+            text = "key" if isinstance(key, bytes) else "key.encode()"
             raise ConfigurationError(
                 f"a key has at most {MAX_KEY_LENGTH} characters, this one has {len(key)}: {key[:60]!r}...; use a digest"
-                f" of it, such as hashlib.sha256(key).hexdigest()"
+                f" of it, such as hashlib.sha256({text}).hexdigest()"
             )
         return name
 
     def names(self, keys: Iterable[Key]) -> dict[Key, bytes]:
         """Each distinct key with its name, all checked before anything is sent."""
-        if isinstance(keys, str | bytes):
-            raise TypeError(f"expected a list (or another iterable) of keys, got a single one: {keys!r}")
-        return {key: self.name(key) for key in keys}
+        return {key: self.name(key) for key in several(keys)}
 
     def encode(self, key: Key, name: bytes, value: Any) -> bytes:
         """What `set` stores: plain, unless the payload itself begins like an envelope."""
@@ -81,17 +81,18 @@ class Entries:
         return seal(data) if is_enveloped(data) else data
 
     def payload(self, key: Key, name: bytes, value: Any) -> bytes:
+        text = _text(name)
         try:
-            data = self.serializer.dumps(value, _text(name))
+            data = self.serializer.dumps(value, text)
         except Exception as error:
-            raise _refused_value(key, value.__class__, error) from _origin(error)
+            raise _refused_value(key, text, value.__class__, error) from _origin(error)
         if not isinstance(data, bytes):
             raise SerializationError(
-                f"{key!r}: the serializer returned {data.__class__.__name__}, not bytes", key, value.__class__
+                f"{text!r}: the serializer returned {data.__class__.__name__}, not bytes", key, value.__class__
             )
         if len(data) > MAX_VALUE_SIZE:
             raise SerializationError(
-                f"{key!r}: the value takes {len(data)} bytes as stored, more than the {MAX_VALUE_SIZE} (1 MiB) allowed;"
+                f"{text!r}: the value takes {len(data)} bytes as stored, more than the {MAX_VALUE_SIZE} (1 MiB) allowed;"
                 f" store a smaller one, or give the serializer compression=True",
                 key,
                 value.__class__,
@@ -105,15 +106,17 @@ class Entries:
         try:
             return unseal(data)
         except Malformed as error:
-            raise SerializationError(f"{key!r}: stored is {error}", key, self.type if type is None else type) from error
+            text = _text(self.name(key))
+            raise SerializationError(f"{text!r}: stored is {error}", key, self.type if type is None else type) from error
 
     def decode(self, key: Key, name: bytes, data: Any, type: Any) -> Any:
+        text = _text(name)
         try:
-            return self.serializer.loads(data, _text(name), self.type if type is None else type)
+            return self.serializer.loads(data, text, self.type if type is None else type)
         except ConfigurationError:
             raise  # of the type that was asked for: not the data's fault, and no reason to overwrite it
         except Exception as error:
-            raise _refused_value(key, self.type if type is None else type, error) from _origin(error)
+            raise _refused_value(key, text, self.type if type is None else type, error) from _origin(error)
 
     def lifetime(self, ttl: float | None) -> tuple[Any, ...]:
         """The arguments of SET that say when the entry expires."""
@@ -133,12 +136,12 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _refused_value(key: Key, type: Any, error: Exception) -> SerializationError:
-    """The same refusal with the caller's key in place of the name in Redis. A user's own serializer raises anything."""
+def _refused_value(key: Key, name: str, type: Any, error: Exception) -> SerializationError:
+    """The same refusal with the caller's key as its `key`. A user's own serializer raises anything."""
     path = getattr(error, "path", "") if isinstance(error, SerializationError) else ""
     reason = str(error) or error.__class__.__name__
     return SerializationError(
-        reason if isinstance(error, SerializationError) else f"{key!r}: {reason}", key, type, path
+        reason if isinstance(error, SerializationError) else f"{name!r}: {reason}", key, type, path
     )
 
 

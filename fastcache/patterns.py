@@ -44,7 +44,7 @@ class _Pattern:
             other = f"Async{name}" if loading.driver.asynchronous else name.removeprefix("Async")
             raise TypeError(f"{name} doesn't take {type(cache).__name__}: use {other}")
         for what, function in (("loader", loader), ("saver", saver)):
-            if function is not None and not callable(function):
+            if not callable(function) and (function is not None or what == "loader"):
                 raise TypeError(f"{what} must be a function, not {function!r}")
         self.cache = cache
         self._loading = loading

@@ -19,6 +19,7 @@ except ImportError as error:
         "RedisCache needs redis-py and msgspec: pip install 'fastcache-tiers[redis]'", name=error.name
     ) from error
 
+from fastcache.arguments import refuse_copy
 from fastcache.commands import Commands
 from fastcache.entries import MAX_KEY_LENGTH, MAX_VALUE_SIZE, Key
 from fastcache.errors import MissingType
@@ -210,6 +211,8 @@ class RedisCache(Commands[SyncLink]):
         driver.close()
         self._link.close()
 
+    __reduce__ = refuse_copy
+
     def __getitem__(self, key: Key) -> Any:
         """Return the value of `key`. Raises CacheMiss (a KeyError) if there is none."""
         return run(self._item_plan(key))
@@ -368,6 +371,8 @@ class AsyncRedisCache(Commands[AsyncLink]):
         await self._link.close()
 
     aclose = close
+
+    __reduce__ = refuse_copy
 
     async def __getitem__(self, key: Key) -> Any:
         """Return the value of `key`: `await cache[key]`. Raises CacheMiss (a KeyError) if there is none."""

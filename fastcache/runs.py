@@ -62,9 +62,12 @@ class AsyncRuns(TaskFlights):
     def __init__(self, function: Callable[..., Awaitable[Any]]) -> None:
         super().__init__()
         self._function = function
+        self._name = getattr(function, "__qualname__", None) or repr(function)
 
     def __call__(self, memo: Memo, key: CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
-        return self.share(key, _CallWork(memo, key, partial(self._function, *args, **kwargs)))
+        coroutine: Any = self.share(key, _CallWork(memo, key, partial(self._function, *args, **kwargs)))
+        coroutine.__qualname__ = self._name  # what Python says of it where it is never awaited, and of its task
+        return coroutine  # type: ignore[no-any-return]
 
 
 class SeparateAsyncRuns:

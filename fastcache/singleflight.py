@@ -5,7 +5,9 @@ The two faces of the tables in `flights.py` and `taskflights.py`. This file must
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastcache.flights import ThreadFlights, Work
 from fastcache.taskflights import TaskFlights
@@ -39,8 +41,10 @@ class SingleFlight:
 
         timeout: seconds to wait for another caller's run, then LoadTimeout for this caller alone; a run of its own isn't
         interrupted.
+
+        Raises what the function raises; TypeError for an `async def`.
         """
-        value: T = self._flights.share(key, Work(function), timeout)
+        value: T = self._flights.share(key, Work(partial(_result, function)), timeout)
         return value
 
     def forget(self, key: Hashable) -> None:
@@ -67,7 +71,7 @@ class AsyncSingleFlight:
 
     async def do(self, key: Hashable, function: Callable[[], Awaitable[T]], *, timeout: float | None = None) -> T:
         """See `SingleFlight.do`."""
-        value: T = await self._flights.share(key, Work(function), timeout)
+        value: T = await self._flights.share(key, Work(partial(_awaitable, function)), timeout)
         return value
 
     def forget(self, key: Hashable) -> None:
@@ -80,3 +84,20 @@ class AsyncSingleFlight:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} with {len(self)} in flight>"
+
+
+def _result(function: Callable[[], Any]) -> Any:
+    """What a function returns, for all who asked: so nothing that only one of them can await."""
+    value = function()
+    if isinstance(value, CoroutineType):
+        value.close()
+        raise TypeError(f"{function!r} is an async def: use it with AsyncSingleFlight")
+    return value
+
+
+def _awaitable(function: Callable[[], Any]) -> Any:
+    """What an `async def` returns."""
+    value = function()
+    if not hasattr(type(value), "__await__"):
+        raise TypeError(f"{function!r} must be an async def, but returned {value!r:.80}: use it with SingleFlight")
+    return value

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
+from fastcache.arguments import refuse_copy
 from fastcache.backends import MemoryCache
 from fastcache.errors import MissingType
 from fastcache.events import OnEvent
@@ -252,6 +253,8 @@ class TieredCache(Tiers):
         driver.close()
         self.local.close()
         self.remote.close()
+
+    __reduce__ = refuse_copy
 
     def __getitem__(self, key: Key) -> Any:
         """The value of a key. Raises CacheMiss (a KeyError) if there is none."""

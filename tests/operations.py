@@ -276,7 +276,7 @@ CACHED = {
     "memory: load": lambda k: (k.cache.get_or_load("new", result), k.cache.get_or_load("key", result)),
     "memory: fail to load": lambda k: raises(LookupError, k.cache.get_or_load, "new", fail),
     "memory: load many": lambda k: k.cache.get_or_load_many(["key", "new"], dict.fromkeys),
-    "memory: many": lambda k: (k.cache.set_many({"a": 1, "b": 2}), k.cache.get_many("abc"), k.cache.delete_many("ab")),
+    "memory: many": lambda k: (k.cache.set_many({"a": 1, "b": 2}), k.cache.get_many(["a", "c"]), k.cache.delete_many(["a"])),
     "memory: stats": lambda k: (k.cache.stats(), k.cache.remaining("key")),
 }
 

@@ -42,6 +42,17 @@ def test_cancelled_callers_concern_nobody_else(victims):
     run(main)
 
 
+def test_call_that_is_never_awaited_is_named_after_the_function():
+    """What Python says of the coroutine of a miss, and asyncio of its task."""
+
+    async def fetch(x):
+        return x
+
+    coroutine = lru_cache(fetch)(1)
+    assert coroutine.__qualname__ == fetch.__qualname__
+    coroutine.close()
+
+
 def test_last_cancellation_stops_the_run():
     """With nobody left to wait, the function is cancelled, nothing is stored and nothing is left."""
 

@@ -1,6 +1,7 @@
 """`cached` on methods, class methods and static methods."""
 
 import dataclasses
+import functools
 import inspect
 import pickle
 
@@ -172,3 +173,29 @@ def test_many_arguments_beside_the_instance():
     ids = tuple(range(40))
     assert Service().all(*ids) == Service().all(*ids) == ids
     assert Service().all(1) == (1,)
+
+
+def times(x, y=2):
+    return x * y
+
+
+def test_what_has_no_name_is_shown_as_it_is():
+    """A partial, or an object that is called: as what it is, bound to an instance or not."""
+    function = functools.partial(times, y=5)
+    wrapper = cached(key="partial:{x}")(function)
+    assert wrapper(2) == 10
+    assert repr(wrapper).startswith(f"<fastcache.cached of {function!r} at 0x")
+    assert repr(wrapper.__get__(3, int)) == f"<bound fastcache.cached of {function!r} of 3>"
+
+
+async def fetch(x):
+    return x
+
+
+def test_call_that_is_never_awaited_is_named_after_the_function():
+    """What Python says of the coroutine of a miss, and asyncio of its task."""
+    function = cached(key="{x}")(fetch)
+    for argument in (1, [1]):
+        coroutine = function(argument)
+        assert coroutine.__qualname__ == "fetch"
+        coroutine.close()

@@ -24,6 +24,7 @@ FLOORS = [
     ["flight", "flights", "taskflights"],
     ["runs"],
     ["memoize"],
+    ["arguments"],
     ["keys", "stable", "callkeys"],
     ["compression", "serializers", "expiry", "envelope", "entries"],
     ["plan"],

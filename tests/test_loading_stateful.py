@@ -108,7 +108,7 @@ class Engine(RuleBasedStateMachine):
             there = state == "fresh" and value is not MISSING
             assert self.cache.get(key, "none") == (value if there else "none")
             assert self.cache.exists(key) == there
-            assert (key in self.cache.get_many("abc")) == there
+            assert (key in self.cache.get_many(["a", "b", "c"])) == there
             assert (key in list(self.cache)) == there
         assert len(self.cache) == len(list(self.cache))
 

@@ -1,5 +1,6 @@
 """`MemoryCache`: the Cache protocol in memory. What its background sweeps do is in test_janitor.py."""
 
+import asyncio
 import copy
 import dataclasses
 import inspect
@@ -88,10 +89,10 @@ def test_entries_expire_by_their_own_ttl_or_the_caches(cache, clock):
     cache.set("c", 3, ttl=math.inf)
     assert [cache.remaining(key) for key in "abcd"] == [10, 2, math.inf, None]
     clock.now = 2
-    assert cache.get_many("abc") == {"a": 1, "c": 3}
+    assert cache.get_many(["a", "b", "c"]) == {"a": 1, "c": 3}
     assert (cache.exists("b"), cache.delete("b"), len(cache), list(cache)) == (False, False, 2, ["a", "c"])
     clock.now = 10
-    assert cache.get_many("abc") == {"c": 3}
+    assert cache.get_many(["a", "b", "c"]) == {"c": 3}
     with pytest.raises(CacheMiss):
         cache["a"]
 
@@ -132,7 +133,49 @@ def test_wrong_ttl_is_refused_where_it_is_given(cache, ttl):
         MemoryCache(cleanup_interval=ttl)
 
 
-@pytest.mark.parametrize("maxsize", [0, -1, math.nan])
+def test_what_is_meant_for_many_is_refused_if_it_is_one(cache):
+    """A str isn't its characters, pairs are no mapping: of both forms, with the words of a Redis cache."""
+
+    def load(keys):
+        raise AssertionError("it has nothing to load")
+
+    asynchronous = AsyncMemoryCache()
+    cache.set("u", 1)
+    for one in ("us", b"us"):
+        for call in (cache.get_many, cache.delete_many, lambda keys: cache.get_or_load_many(keys, load)):
+            with pytest.raises(TypeError, match=r"list \(or another iterable\) of keys, got a single one: b?'us'"):
+                call(one)
+        for call in (
+            asynchronous.get_many,
+            asynchronous.delete_many,
+            lambda keys: asynchronous.get_or_load_many(keys, load),
+        ):
+            with pytest.raises(TypeError, match="got a single one"):
+                asyncio.run(call(one))
+    for wrong in ([("a", 1)], "ab", None, {"a"}):
+        with pytest.raises(TypeError, match="set_many takes a mapping of keys to values, not"):
+            cache.set_many(wrong)
+        with pytest.raises(TypeError, match="set_many takes a mapping"):
+            asyncio.run(asynchronous.set_many(wrong))
+    assert list(cache) == ["u"]
+
+
+@pytest.mark.parametrize("kind", [MemoryCache, AsyncMemoryCache])
+def test_on_evict_has_to_be_a_function(kind):
+    """Told at construction, not when the first entry leaves."""
+    with pytest.raises(TypeError, match="on_evict must be a function"):
+        kind(on_evict=5)
+
+
+@pytest.mark.parametrize("kind", [MemoryCache, AsyncMemoryCache])
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_cache_is_not_copied(kind, way):
+    """A copy would share the entries, and nothing else."""
+    with pytest.raises(TypeError, match=f"a {kind.__name__} can't be copied or pickled"):
+        way(kind())
+
+
+@pytest.mark.parametrize("maxsize", [0, -1, math.nan, 0.5, "10", []])
 def test_wrong_maxsize_is_refused(maxsize):
     """A cache that can hold nothing is a mistake, told at construction."""
     with pytest.raises(ConfigurationError, match="maxsize"):
@@ -211,7 +254,7 @@ def test_stats_count_by_cause(clock):
     cache.set("a", 1)
     cache.get("a")
     cache.get("x")
-    cache.get_many("ax")
+    cache.get_many(["a", "x"])
     cache.exists("a")  # no use, not counted
     cache.set_many({"b": 1, "c": 1})  # evicts a
     clock.now = 10

@@ -236,6 +236,11 @@ def test_wrong_arguments_are_said_at_construction():
         AsyncCacheAside(MemoryCache(), len)
     with pytest.raises(TypeError, match="loader must be a function"):
         CacheAside(MemoryCache(), 5)
+    for kind in (CacheAside, SingleFlightCache):
+        with pytest.raises(TypeError, match="loader must be a function, not None"):
+            kind(MemoryCache(), None)
+    with pytest.raises(TypeError, match="loader must be a function, not None"):
+        AsyncWriteThroughCache(AsyncMemoryCache(), None, print)
     for kind, cache in ((WriteThroughCache, MemoryCache()), (AsyncWriteThroughCache, AsyncMemoryCache())):
         with pytest.raises(TypeError, match=rf"{kind.__name__} needs a saver; without one there is (Async)?CacheAside"):
             kind(cache, len, None)

@@ -99,6 +99,28 @@ def test_repr_counts_what_is_in_flight():
     assert asyncio.run(main()) == ("<AsyncSingleFlight with 1 in flight>", "<AsyncSingleFlight with 0 in flight>")
 
 
+def test_function_of_the_other_form_is_refused():
+    """One coroutine can't be awaited by all; a plain function has nothing to await. The next call starts afresh."""
+
+    async def coroutine():
+        return 1
+
+    flights = SingleFlight()
+    with pytest.raises(TypeError, match=r"coroutine.* is an async def: use it with AsyncSingleFlight"):
+        flights.do("k", coroutine)
+    assert flights.do("k", lambda: 2) == 2
+
+    async def main():
+        flights = AsyncSingleFlight()
+        with pytest.raises(TypeError, match="must be an async def, but returned 3: use it with SingleFlight"):
+            await flights.do("k", lambda: 3)
+        assert await flights.do("k", lambda: asyncio.sleep(0, 4)) == 4
+        assert await flights.do("k", coroutine) == 1
+        assert len(flights) == 0
+
+    asyncio.run(main())
+
+
 def test_error_reaches_every_thread_with_a_traceback_of_its_own():
     """Each gets an error it may raise, and the tracebacks don't grow with the number of callers."""
     flights, gate = SingleFlight(), Gate(error=LookupError("no such thing"))

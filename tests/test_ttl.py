@@ -138,6 +138,28 @@ def test_expire_takes_a_time(cache, clock):
     assert cache.expire(time=1000) == [("b", 2)]
 
 
+def test_expire_takes_a_time_of_the_caches_own_clock():
+    """Whole seconds as well as others; what is no time is refused, and the next time is right again."""
+    cache = TTLCache(3, 3600)
+    cache["a"] = 1
+    with pytest.raises(TypeError, match=r"a time is a number of seconds.*'soon'"):
+        cache.expire("soon")
+    assert cache.expire(int(cache.timer())) == []
+    assert cache.expire(int(cache.timer()) + 3602) == [("a", 1)]
+    cache["a"] = 1
+    assert cache.expire(cache.timer() + 3602) == [("a", 1)]
+
+
+def test_first_reading_that_is_no_time_does_no_harm():
+    """The timer's error reaches the caller, and the cache works as soon as the timer does."""
+    readings = ["soon", 100, 109, 110]
+    cache = TTLCache(3, 10, lambda: readings.pop(0))
+    with pytest.raises(TypeError):
+        cache["a"] = 1
+    cache["a"] = 1
+    assert cache["a"] == 1
+    assert "a" not in cache
+
 def test_on_evict_names_the_cause(clock, gone):
     """Each way to leave has its cause, and an expired entry is always reported as expired."""
     cache = TTLCache(2, 10, clock, on_evict=lambda key, value, cause: gone.append((key, cause)))
@@ -251,6 +273,13 @@ def test_wrong_ttl_is_refused_at_construction(ttl):
         TTLCache(3, ttl)
     with pytest.raises(ValueError, match="ttl"):
         TTLCache(3, ttl)
+
+
+def test_ttl_that_no_float_can_hold_is_refused_at_construction():
+    """`math.inf` is for that."""
+    for timer in (None, lambda: 0):
+        with pytest.raises(ConfigurationError, match=r"math\.inf"):
+            TTLCache(3, 10**400, timer)
 
 
 @pytest.mark.parametrize("ttl", [0, 0.0, -1, math.nan, -math.inf, True, False, "5", b"5", [], object()])

@@ -56,7 +56,7 @@ from fastcache import MemoryCache
 def turn(i):
     with MemoryCache(ttl=100, cleanup_interval=100) as cache:
         cache.set_many({"a": i, "b": [i]})
-        cache.get_many("abc"), cache.delete_pattern("a*"), cache.stats()
+        cache.get_many(["a", "b", "c"]), cache.delete_pattern("a*"), cache.stats()
 check(8_000, turn)
 """,
     "memo with ttl": """

@@ -65,6 +65,11 @@ def is_plain(value):
     return is_plain_argument(<PyObject*>value)
 
 
+cdef object name_of(Cached wrapper):
+    """For people. (A partial has no name, nor has an object that is called.)"""
+    return getattr(wrapper, "__qualname__", None) or repr(getattr(wrapper, "__wrapped__", None))
+
+
 @cython.final
 @cython.trashcan(True)      # as Memo
 cdef class Cached:
@@ -114,7 +119,7 @@ cdef class Cached:
         return BoundCached.__new__(BoundCached, self, instance)
 
     def __repr__(self):
-        return f"<fastcache.cached of {self.__qualname__} at {<size_t><PyObject*>self:#x}>"
+        return f"<fastcache.cached of {name_of(self)} at {<size_t><PyObject*>self:#x}>"
 
     def __reduce__(self):
         return self.__qualname__
@@ -254,7 +259,7 @@ cdef class BoundCached:
         return hash((id(self.__func__), id(self.__self__)))
 
     def __repr__(self):
-        return f"<bound fastcache.cached of {self.__func__.__qualname__} of {self.__self__!r}>"
+        return f"<bound fastcache.cached of {name_of(self.__func__)} of {self.__self__!r}>"
 
     def __reduce__(self):
         return getattr, (self.__self__, self.__func__.__name__)

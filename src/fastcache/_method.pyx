@@ -226,8 +226,8 @@ cdef class MethodMemo(Table):
         except TypeError:
             cls = type(<object>instance)
             raise TypeError(
-                f"lru_cache(per_instance=True) needs weak references to instances of {cls.__qualname__}: "
-                "add '__weakref__' to its __slots__") from None
+                "lru_cache(per_instance=True) is for methods: it needs weak references to their instances, here of "
+                f"{cls.__qualname__}; add '__weakref__' to its __slots__") from None
         reference.address = <size_t>instance
         reference.memos = self.weak_self
         memo = self.make(reference)

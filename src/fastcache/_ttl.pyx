@@ -105,7 +105,10 @@ cdef class TTLCache(LRUCache):
         if isinstance(ttl, (bool, str, bytes)) or ttl is None:
             lifetime = check_ttl(ttl)
         elif hasattr(ttl, "__float__"):
-            lifetime = ttl
+            try:
+                lifetime = ttl
+            except OverflowError:
+                raise ConfigurationError("ttl is too large a number of seconds; math.inf: for ever") from None
             if not lifetime >= 0:
                 raise ConfigurationError(f"ttl must be 0 or more (math.inf: for ever), not {ttl!r}")
         elif timer is None:
@@ -143,11 +146,21 @@ cdef class TTLCache(LRUCache):
         cdef Section section
         if zero is not None:
             return self.span(time - zero)
+        if self._timer is None:
+            if not hasattr(time, "__float__"):
+                raise TypeError(f"a time is a number of seconds, as `timer` tells it, not {time!r}")
+            return time
         section_begin(&section, self)
-        if self.base is None:
-            self.base = 0.0 if isinstance(time, float) else time
         zero = self.base
         section_end(&section)
+        if zero is None:
+            zero = 0.0 if isinstance(time, float) else time
+            self.span(time - zero)      # what can't be placed on the axis doesn't become its origin
+            section_begin(&section, self)
+            if self.base is None:
+                self.base = zero
+            zero = self.base
+            section_end(&section)
         return time - zero
 
     cdef double seconds(self, double span) noexcept:
@@ -465,7 +478,7 @@ cdef class TTLCache(LRUCache):
     def expire(self, time=None):
         """Remove the entries that have expired by `time` (a reading of the timer; default: now).
 
-        Returns them as a list of (key, value), in the order of expiry. O(expired).
+        Returns them as a list of (key, value), in the order of expiry. O(expired). Raises TypeError for what isn't a time.
         """
         cdef list gone = []
         cdef double until = 0

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import inspect
 import json
 import math
+import pickle
+import re
 import resource
 import threading
 from dataclasses import dataclass
@@ -17,8 +21,10 @@ import redis
 import servers
 from test_tiered import slow, until
 
+from fastcache import MISSING, AsyncMemoryCache, AsyncTieredCache, MemoryCache, TieredCache
 from fastcache.errors import BackendError, CacheMiss, ConfigurationError, SerializationError
 from fastcache.redis import MAX_KEY_LENGTH, MAX_VALUE_SIZE, AsyncRedisCache, RedisCache
+from fastcache.serializers import SignedPickle
 
 
 @dataclass
@@ -212,8 +218,10 @@ def test_any_str_is_a_key(cache, key):
 def test_a_key_that_is_too_long_or_has_no_utf8_form_is_refused(cache, server):
     """1,024 characters; the error says what to do instead."""
     for key in ("x" * (MAX_KEY_LENGTH + 1), b"x" * (MAX_KEY_LENGTH + 1)):
-        with pytest.raises(ConfigurationError, match=r"1024 characters.*digest"):
+        with pytest.raises(ConfigurationError, match=r"1024 characters.*digest") as caught:
             cache.set(key, 1)
+        (advice,) = re.findall(r"hashlib\.[^;]*", str(caught.value))
+        assert len(eval(advice, {"hashlib": hashlib, "key": key})) == 64
         with pytest.raises(ConfigurationError, match="1024 characters"):
             cache.get(key)
     with pytest.raises(ConfigurationError, match="UTF-8"):
@@ -230,7 +238,7 @@ def test_a_value_over_one_mebibyte_is_refused_and_the_old_one_stays(face, server
 
     cache = face.from_url(server.url, ttl=9, serializer="raw")
     cache.set("a", b"old")
-    with pytest.raises(SerializationError, match="1 MiB") as caught:
+    with pytest.raises(SerializationError, match=r"^'fastcache:a': .*1 MiB") as caught:
         cache.set("a", b"x" * (MAX_VALUE_SIZE + 1))
     assert caught.value.key == "a"
     with pytest.raises(SerializationError, match="1 MiB"):
@@ -494,16 +502,41 @@ def test_a_serializer_of_the_program_s_own(face, server):
     assert cache.get("a", type=int) == ("FASTCACHE:A=B", int)
     with server.client() as client:
         client.set("fastcache:bad", "BAD")
-    with pytest.raises(SerializationError, match="no") as caught:
+    with pytest.raises(SerializationError, match=r"^'fastcache:bad': no$") as caught:
         cache.get("bad")
+    assert caught.value.key == "bad"
     assert isinstance(caught.value.__cause__, RuntimeError)
 
     class Sloppy(Shouting):
         def dumps(self, value, key):
             return "text"
 
-    with pytest.raises(SerializationError, match="not bytes"):
+    with pytest.raises(SerializationError, match=r"^'fastcache:a': .*not bytes"):
         face.from_url(server.url, ttl=9, serializer=Sloppy()).set("a", 1)
+
+
+def test_missing_is_no_value_to_store(face, server):
+    """Whatever the serializer makes of it: a loader would never be asked again."""
+    for serializer in (SignedPickle(b"k" * 32), Shouting()):
+        cache = face.from_url(server.url, ttl=9, serializer=serializer, socket_timeout=10)
+        with pytest.raises(TypeError, match="MISSING says that there is no value"):
+            cache.set("a", MISSING)
+        with pytest.raises(TypeError, match="MISSING says that there is no value"):
+            cache.set_many({"b": 1, "a": MISSING})
+        assert cache.get_many(["a", "b"]) == {}
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_cache_is_not_copied(way):
+    """A copy would share the connections, and close them for both."""
+    for kind, tiered, memory in (
+        (RedisCache, TieredCache, MemoryCache),
+        (AsyncRedisCache, AsyncTieredCache, AsyncMemoryCache),
+    ):
+        cache = kind.from_url("redis://127.0.0.1:1")
+        for each in (cache, tiered(memory(), cache, coherence=None)):
+            with pytest.raises(TypeError, match=f"a {type(each).__name__} can't be copied or pickled"):
+                way(each)
 
 
 @pytest.mark.parametrize("serializer", ["pickle", "yaml", "", None, 5, object(), Shouting])

@@ -31,6 +31,9 @@ async def awaiting() -> None:
     assert_type(await coroutine(1), str)
     assert_type(await coroutine.refresh(1), str)
     await coroutine.invalidate(1)
+    assert_type(await shop.stock.invalidate(1), None)
+    assert_type(await shop.stock(1), int)
+    assert_type(await Shop.later.invalidate(Shop, 1), None)
 
 
 bare("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -44,8 +47,30 @@ class Shop:
     def price(self, item: int) -> float:
         return float(item)
 
+    @cached(AsyncMemoryCache[str, int](), key="stock:{item}")
+    async def stock(self, item: int) -> int:
+        return item
+
+    @classmethod
+    @cached
+    async def later(cls, item: int) -> int:
+        return item
+
+
+class CornerShop(Shop):
+    # pyright finds that the two `self` differ.
+    @cached(key="corner:{item}")
+    def price(self, item: int) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return 0.0
+
+    @classmethod
+    @cached
+    async def later(cls, item: int) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return item
+
 
 shop = Shop()
+assert_type(shop.price.invalidate(1), None)
 assert_type(shop.price(1), float)
 assert_type(shop.price.cache_key(1), str)
 assert_type(Shop.price(shop, 1), float)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import assert_type
 
+import fastcache
 from fastcache import (
     AsyncCacheAside,
     AsyncMemoryCache,
@@ -41,6 +42,9 @@ def load_many(ids: list[str]) -> Mapping[str, User]:
 
 
 def sync(cache: MemoryCache[str, User], redis: RedisCache) -> None:
+    assert_type(cache.get("a"), User | None)
+    assert_type(cache.get("a", User()), User)
+    assert_type(cache.get("a", 0), User | int)
     assert_type(cache.get_or_load("a", load), User)
     assert_type(cache.get_or_load("a", load, 0), User | int)
     assert_type(cache.get_or_load("a", load, ttl=5, policy=Policy(60)), User)
@@ -64,6 +68,9 @@ def sync(cache: MemoryCache[str, User], redis: RedisCache) -> None:
 
 
 async def asynchronous(cache: AsyncMemoryCache[str, User]) -> None:
+    assert_type(await cache.get("a"), User | None)
+    assert_type(await cache.get("a", User()), User)
+    assert_type(await cache.get("a", 0), User | int)
     assert_type(await cache.get_or_load("a", aload), User)
     assert_type(await cache.get_or_load("a", aload, None), User | None)
     aside = AsyncCacheAside(cache, aload, asave)
@@ -75,3 +82,6 @@ async def asynchronous(cache: AsyncMemoryCache[str, User]) -> None:
         return 5
 
     assert_type(await AsyncSingleFlight().do("a", five), int)
+
+
+misspelt = fastcache.LRUCach  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
