@@ -33,7 +33,7 @@ class Loader:
 
 @pytest.fixture
 def cache(face, server):
-    return face.from_url(server.url, "p", ttl=60)
+    return face.from_url(server.url, "p", ttl=60, **servers.PATIENT)
 
 
 @pytest.fixture
