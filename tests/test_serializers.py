@@ -142,9 +142,9 @@ def test_a_value_that_has_no_form_is_refused(serializer, value):
 
 @pytest.mark.parametrize("serializer", [Json(), MsgPack(), SignedPickle(SECRET)], ids=repr)
 def test_a_value_nested_too_deep_is_refused(serializer):
-    """RecursionError is the codec's, SerializationError ours."""
+    """RecursionError is the codec's, SerializationError ours. (From 3.14 on the size of the stack is the limit.)"""
     deep = []
-    for _ in range(100_000):
+    for _ in range(1_000_000):
         deep = [deep]
     with pytest.raises(SerializationError):
         serializer.dumps(deep, KEY)

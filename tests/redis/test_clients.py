@@ -338,4 +338,4 @@ def test_a_given_client_of_an_old_server_says_what_to_do(face, server):
 def test_ssl_module_is_there():
     """The TLS tests would fail without it, which is right; this says why."""
     assert ssl.OPENSSL_VERSION
-    assert asyncio.iscoroutinefunction(AsyncRedisCache.get)
+    assert inspect.iscoroutinefunction(AsyncRedisCache.get)
