@@ -97,11 +97,13 @@ def _leased_plan(
                 values[identity] = landed
         todo = [identity for identity in todo if identity not in values]
         waiting: dict[Any, Any] = {}
-        if errand.alive and todo:
+        asked = [identity for identity in todo if identity not in engine.outbox]
+        errand.unstored.update(set(todo).difference(asked))  # the backend has yet to hear that what it has is out of date
+        if errand.alive and asked:
             try:
-                found, waiting = yield from store.lease_plan(errand, todo)
+                found, waiting = yield from store.lease_plan(errand, asked)
             except engine._failures as error:
-                engine._failed(errand, todo, error)
+                engine._failed(errand, asked, error)
                 found = {}
             if errand.early:  # who has the lease is about to store a newer one
                 there = {identity: errand.found[identity] for identity in waiting}
