@@ -47,7 +47,8 @@ class _Held:
     def __init__(self, markers: dict[bytes, Marker]) -> None:
         self.markers = markers
         self.leases: dict[bytes, str] = {}
-        self.tokens: dict[bytes, bytes] = {}
+        self.tokens: dict[bytes, dict[bytes, bytes]] = {}
+        """Of each key, those that were current before its load began: by tag."""
 
 
 class TierStore(TierReading):
@@ -82,7 +83,7 @@ class TierStore(TierReading):
         self, errand: Errand, identities: list[bytes]
     ) -> Steps[tuple[dict[bytes, Found], dict[bytes, Any]]]:
         held: _Held = errand.held
-        held.tokens = yield from self._current_plan(errand.tags, held.markers)
+        current = yield from self._current_plan(errand.tags, held.markers)
         keys = {identity: errand.keys[identity] for identity in identities}
         beside = errand.policy.refresh_ahead is not None
         if not errand.policy.lease:
@@ -96,6 +97,7 @@ class TierStore(TierReading):
                 one = found[name]
                 if one.stale or one.broken or (errand.early and one.token == errand.found[name].token):
                     del found[name]  # it is what is to be replaced
+            held.tokens.update(dict.fromkeys(identities, current))
             return found, {}
         calls = []
         tokens = {}
@@ -113,6 +115,7 @@ class TierStore(TierReading):
                     there[identity] = answer[1], answer[2]
                 elif what == b"load":
                     held.leases[identity] = tokens[identity]
+                    held.tokens[identity] = current
                     self._guards.keep(tokens[identity], guard_name(identity), self._guards.lease_life)
                 elif what == b"writer":
                     errand.unstored.add(identity)
@@ -151,7 +154,8 @@ class TierStore(TierReading):
                 name: b"" if value is MISSING else self._entries.payload(errand.keys[name], name, value)
                 for name, value in values.items()
             }
-            tokens = held.tokens if held else (yield from self._current_plan(errand.tags, markers))
+            current = {} if held else (yield from self._current_plan(errand.tags, markers))
+            tokens = held.tokens if held else dict.fromkeys(values, current)
             stale = {
                 name: 0.0 if lives[name] == math.inf or value is MISSING else errand.policy.stale_for
                 for name, value in values.items()
@@ -167,7 +171,7 @@ class TierStore(TierReading):
             sent = [name for name in values if name not in unheard]
             for name in sent:
                 value = values[name]
-                data = seal(payloads[name], stale[name], errand.load_seconds, value is MISSING, tokens)
+                data = seal(payloads[name], stale[name], errand.load_seconds, value is MISSING, tokens[name])
                 px = milliseconds(lives[name] + stale[name])
                 life = b"" if px is None else px
                 arguments: tuple[Any, ...]
@@ -184,8 +188,8 @@ class TierStore(TierReading):
                 if not self._outcome(done, errand.keys[name]):
                     refused.append(name)
                 elif name not in missed and self._keep(
-                    errand.keys[name], errand.type, values[name], payloads[name], lives[name] - late, markers[name], tokens,
-                    stale[name], errand.load_seconds, beside, only=True,
+                    errand.keys[name], errand.type, values[name], payloads[name], lives[name] - late, markers[name],
+                    tokens[name], stale[name], errand.load_seconds, beside, only=True,
                 ):  # fmt: skip
                     kept.add(name)
             return refused
