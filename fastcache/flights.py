@@ -208,7 +208,8 @@ class Flights:
             stored = self.make()
             for key in mine:
                 self._storing[key] = stored
-                self._landed[key] = values[key]
+                if any(table.get(key) is flight_of(key) for table in self._all()):  # else it isn't for later callers
+                    self._landed[key] = values[key]
         return stored, mine
 
     def end_store(self, keys: Iterable[Any], stored: Flight) -> None:

@@ -315,3 +315,69 @@ def test_refresh_ahead_that_begins_late(face, server, other, lease, renewed):
     assert cache.drain(10)
     inner(cache)._loading.random = lambda: 1.0
     assert cache.get_or_load("k", load) == ("renewed" if renewed else "loaded")
+
+
+WIDE = {
+    "tag": lambda cache: cache.invalidate_tags("another"),
+    "pattern": lambda cache: cache.delete_pattern("another*"),
+}
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+@pytest.mark.parametrize("coherence", ["pubsub", "tracking", None])
+@pytest.mark.parametrize("change", WIDE.values(), ids=WIDE)
+def test_change_of_others_during_a_load_does_not_concern_it(face, server, other, where, coherence, change):
+    """Who invalidates tags and patterns all the time caches what takes long to load all the same."""
+    one, two = (face.tiered(server.url, coherence=coherence) for _ in range(2))
+    for cache in (one, two) if coherence else ():
+        heard(cache)
+    other.set("p:another", "1", px=50_000)
+    runs: list[str] = []
+
+    def load(key):
+        runs.append(key)
+        change(one if where == "here" else two)
+        one.sync()
+        return "value"
+
+    assert one.get_or_load("k", slow(face, load), tags=["t"]) == "value"
+    assert one.get_or_load("k", slow(face, load)) == "value" == two.get("k")
+    assert runs == ["k"]
+    assert one.stats().lease_refused == 0
+    assert nothing_is_left(one)
+
+
+@leases
+@pytest.mark.parametrize(
+    ("coherence", "where"),
+    [*((each, where) for each in ("pubsub", "tracking") for where in ("here", "elsewhere")), (None, "here")],
+)
+@pytest.mark.parametrize("store", ["background", "foreground"])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_change_during_a_load_concerns_what_it_loads(face, server, monkeypatch, lease, where, coherence, store, change):
+    """Its value is for those who waited already: it is served from nowhere, not even on its way into Redis."""
+    monkeypatch.setattr("fastcache.leasing.PATIENCE", 0.05)  # who comes later waits for the lease of the one before
+    one, two = (face.tiered(server.url, coherence=coherence) for _ in range(2))
+    for cache in (one, two) if coherence else ():
+        heard(cache)
+    truth = {"k": "old"}
+    go_on = hold_back(face, one) if store == "background" else None
+
+    def load(key):
+        value = truth[key]
+        if value == "old":
+            truth["k"] = "new"
+            change(one if where == "here" else two)
+            one.sync()
+        return value
+
+    policy = Policy(60, store=store, lease=lease, jitter=0)
+    assert one.get_or_load("k", slow(face, load), policy=policy, tags=["t"]) == "old"
+    if go_on is not None and inner(one)._loading.flights._storing:
+        assert one.get_or_load("k", slow(face, load), policy=Policy(60), tags=["t"]) == "new"
+        go_on()
+    assert one.get("k") in {None, "new"}
+    assert two.get("k") in {None, "new"}
+    assert one.get_or_load("k", slow(face, load), policy=Policy(60), tags=["t"]) == "new"
+    assert one.get("k") == "new" == two.get("k")
+    assert nothing_is_left(one)
