@@ -34,8 +34,13 @@ class LeaseStore(Store, Protocol):
     def lease_plan(self, errand: Errand, identities: list[Any]) -> Plan[tuple[dict[Any, Found], dict[Any, Any]]]:
         """Ask for the leases of keys. Returns what was there after all, and who has the lease of which other ones.
 
-        The rest may be loaded; those among them that may not be stored are added to `errand.unstored`.
+        The rest may be loaded; those among them that may not be stored are added to `errand.unstored`. Who is to load `anew`
+        waits for nobody, and takes the leases of others away.
         """
+        ...
+
+    def retire_plan(self, errand: Errand, identities: Iterable[Any]) -> Plan[None]:
+        """Remove what there was of keys when they were to be loaded anew, but nothing that is newer."""
         ...
 
     def release_plan(self, errand: Errand, identities: Iterable[Any]) -> Plan[None]:

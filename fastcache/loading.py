@@ -82,18 +82,19 @@ class Loading(Writing):
     def refresh_plan(
         self, key: Any, loader: Any, default: Any, ttl: Any, policy: Policy | None, type: Any, tags: tuple[bytes, ...] = ()
     ) -> Plan[Any]:
-        """Load a key whatever the cache holds, and store that. No load that began before is stored from now on.
+        """Load a key whatever the cache holds, and store that, never in the background. No load that began before is stored
+        from now on.
 
-        A value that isn't to be stored (`Unstored`, or MISSING without a `missing_ttl`) leaves nothing under the key: what
-        was there is out of date. If the loader raises it stays.
+        A value that isn't to be stored (`Unstored`, or MISSING without a `missing_ttl`), or can't be, leaves nothing under
+        the key: what was there is out of date. If the loader raises it stays.
         """
-        settled = self.policy_for(ttl, policy)
+        settled = replace(self.policy_for(ttl, policy), store="foreground")
         identity = self.store.identity(key)
         yield from self.forget_plan(identity)
         errand = Errand({identity: key}, loader, settled, type, True, anew=True, tags=tags)
         errand.found = yield from self._read_plan(errand, [identity])
         value = (yield from self._missing_plan(errand, [identity]))[identity]
-        if errand.withheld:
+        if identity not in errand.settled:
             yield from self.abandon_plan(key)
         return default if value is MISSING else value
 
@@ -196,7 +197,6 @@ class Loading(Writing):
             try:
                 return (yield from leased_plan(self, own, identities, load))
             finally:
-                errand.withheld = errand.withheld or own.withheld
                 errand.alive = errand.alive and own.alive
         values: dict[Any, Any] = {}
         if self.flights.landings != errand.seen and not (errand.early or errand.anew):

@@ -132,6 +132,7 @@ class Errand:
     storing: set[Any] = field(default_factory=set)  # what is being stored, maybe in the background, and then given back
     withheld: bool = False  # the loader returned an `Unstored`
     anew: bool = False  # it is to be loaded whatever there is
+    settled: set[Any] = field(default_factory=set)  # what was there has been replaced, or removed for something newer
 
     def name(self, identities: list[Any]) -> Any:
         """The key or keys, for events and messages."""
@@ -251,8 +252,21 @@ class Storing:
 
             if policy.store == "foreground" or not self.driver.spawn(put):
                 yield from put()
-        for identity in keep.keys() - set(mine):
+        others = keep.keys() - set(mine)
+        for identity in others:
             self.reporter.refuse(errand.keys[identity])
+        if errand.anew and others:
+            try:
+                yield from self._retire_plan(errand, others)
+            except self._failures as error:
+                self._failed(errand, list(others), error)
+
+    def _retire_plan(self, errand: Errand, identities: Iterable[Any]) -> Plan[None]:
+        """What was loaded anew isn't stored, for something newer was written, or will be: have nothing older stay."""
+        store: Any = self.store
+        if store.leases:
+            yield from store.retire_plan(errand, identities)
+        errand.settled.update(identities)
 
     def _put_plan(self, errand: Errand, values: dict[Any, Any]) -> Plan[None]:
         policy = errand.policy
@@ -266,6 +280,9 @@ class Storing:
                 refused = yield from self.store.write_plan(kept, errand, lives)
                 for identity in refused:
                     self.reporter.refuse(errand.keys[identity])
+                if errand.anew and refused:
+                    yield from self._retire_plan(errand, refused)
+            errand.settled.update(values)
         except SerializationError as error:
             self.reporter.tell("store_error", errand.name(list(values)), error=error)
         except self._failures as error:

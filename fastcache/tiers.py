@@ -25,7 +25,7 @@ from fastcache.front import NAMESPACE, Front, Marker, Packed
 from fastcache.guards import Guards
 from fastcache.news import News
 from fastcache.replies import batches
-from fastcache.scripts import FILL, INVALIDATE, LEASE, PUT, RETAG
+from fastcache.scripts import FILL, INVALIDATE, LEASE, PUT, RETAG, RETIRE, Script
 from fastcache.sending import Steps
 from fastcache.sidekeys import guard_name, guard_patterns, value_name
 from fastcache.storing import Errand, Found
@@ -103,7 +103,8 @@ class TierStore(TierReading):
         tokens = {}
         for identity in identities:
             tokens[identity] = token = self._guards.new()
-            calls.append(((identity, guard_name(identity)), (token, self._guards.lease_life, _digest(errand, identity))))
+            wanted = (token, self._guards.lease_life, _digest(errand, identity), "1" if errand.anew else "")
+            calls.append(((identity, guard_name(identity)), wanted))
         markers = self._front.begin(identities)
         waiting: dict[bytes, Any] = {}
         there: dict[bytes, tuple[bytes, int]] = {}
@@ -176,9 +177,11 @@ class TierStore(TierReading):
                 life = b"" if px is None else px
                 arguments: tuple[Any, ...]
                 if errand.writes:
-                    arguments = (writer or "", data, life, *self._news.publication("key", name))
+                    arguments = (writer or "", data, life)
                 else:
                     arguments = (leases.get(name, ""), data, life, _digest(errand, name))
+                if errand.writes or errand.anew:
+                    arguments += self._news.publication("key", name)
                 calls.append(((name, guard_name(name)), arguments))
             stored = yield from self._commands._scripts_plan(PUT if errand.writes else FILL, calls)
             late = monotonic() - began
@@ -198,7 +201,7 @@ class TierStore(TierReading):
                 yield from self._guards.release_plan(token, guard_name(name))
             raise
         finally:
-            if errand.writes:
+            if errand.writes or errand.anew:
                 self._front.drop([name for name in values if name not in kept])
             self._front.end(markers, load)
             for token in leases.values():
@@ -225,16 +228,24 @@ class TierStore(TierReading):
     # -- invalidating ----------------------------------------------------------------------------------------------
 
     def remove_plan(self, identities: Iterable[bytes], writer: str = "") -> Steps[int]:
-        names = list(identities)
+        return (yield from self._remove_plan(INVALIDATE, dict.fromkeys(identities, writer)))
+
+    def retire_plan(self, errand: Errand, identities: Iterable[bytes]) -> Steps[None]:
+        seen = {name: _digest(errand, name) for name in identities}
+        yield from self._remove_plan(RETIRE, {name: digest for name, digest in seen.items() if digest})
+
+    def _remove_plan(self, script: Script, arguments: Mapping[bytes, str]) -> Steps[int]:
+        names = list(arguments)
         markers = self._front.begin(names, writes=True)
         self._front.drop(names)
         try:
             removed = 0
             for batch in batches(names, _BATCH):
                 calls = [
-                    ((name, guard_name(name)), (writer, *self._news.publication("key", name))) for name in batch
+                    ((name, guard_name(name)), (arguments[name], *self._news.publication("key", name)))
+                    for name in batch
                 ]
-                removed += sum(map(self._outcome, (yield from self._commands._scripts_plan(INVALIDATE, calls))))
+                removed += sum(map(self._outcome, (yield from self._commands._scripts_plan(script, calls))))
             return removed
         finally:
             self._front.drop(names)  # what was read before Redis heard of it
