@@ -74,10 +74,13 @@ class Loading(Writing):
             raise TypeError(f"loader must be a function of a list of keys, not {loader!r}")
         if isinstance(keys, str | bytes):
             raise TypeError(f"expected a list (or another iterable) of keys, got a single one: {keys!r}")
-        mine = {self.store.identity(key): key for key in keys}
+        names = {key: self.store.identity(key) for key in keys}
+        mine: dict[Any, Any] = {}
+        for key, identity in names.items():
+            mine.setdefault(identity, key)
         errand = Errand(mine, loader, settled, type, False, tags=tags)
         values = (yield from self._fetch_plan(errand)) if mine else {}
-        return {key: values[identity] for identity, key in mine.items() if values[identity] is not MISSING}
+        return {key: values[identity] for key, identity in names.items() if values[identity] is not MISSING}
 
     def refresh_plan(
         self, key: Any, loader: Any, default: Any, ttl: Any, policy: Policy | None, type: Any, tags: tuple[bytes, ...] = ()

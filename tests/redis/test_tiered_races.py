@@ -44,6 +44,10 @@ def test_both_spellings_of_a_key_are_one(face, server):
     cache.set("k", 2)
     assert cache.get(b"k") == 2 == cache.get("k")
     cache.get_or_load_many([b"k", "new"], lambda keys: dict.fromkeys(keys, 3))
+    cache.delete("new")
+    both = [b"k", "k", "new", b"new"]
+    assert cache.get_or_load_many(both, lambda keys: dict.fromkeys(keys, 4)) == {b"k": 2, "k": 2, "new": 4, b"new": 4}
+    assert cache.get_many(both) == {b"k": 2, "k": 2, "new": 4, b"new": 4}
     cache.delete(b"k")
     assert cache.get("k") is None
 
