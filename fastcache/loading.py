@@ -144,7 +144,8 @@ class Loading(Writing):
         except self._failures as error:
             self._failed(errand, identities, error)
             return self.store.rescue(wanted, errand.type, errand.policy)
-        self.reporter.backend_answered()
+        if len(found) < len(wanted) or any(one.token is not None for one in found.values()):  # else they were copies
+            self.reporter.backend_answered()
         return found
 
     def _is_early(self, found: Found, policy: Policy) -> bool:

@@ -133,16 +133,24 @@ class Tiers:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def _read_plan(self, keys: Mapping[bytes, Key], type: Any) -> Plan[dict[bytes, Found]]:
-        """What Redis has that may be served; nothing where it is away."""
+    def _read_plan(self, keys: Mapping[bytes, Key], type: Any, look: bool = False) -> Plan[dict[bytes, Found]]:
+        """What Redis has that may be served; nothing where it is away.
+
+        `look`: only whether there is a value. One that can't be decoded is one, and nothing is counted.
+        """
         self._attend()
-        loading, outbox = self._loading, self._loading.outbox
+        loading, store, outbox = self._loading, self._store, self._loading.outbox
         wanted = {identity: key for identity, key in keys.items() if identity not in outbox}
-        self._store.misses += len(keys) - len(wanted)
+        if not look:
+            store.misses += len(keys) - len(wanted)
+        if not wanted:
+            return {}
         try:
-            found = (yield from self._store.read_redis_plan(wanted, type, self._beside, report=False)) if wanted else {}
+            refused = store.something if look else store.raised
+            found = yield from store.read_redis_plan(wanted, type, self._beside, refused, counted=not look)
         except BackendError as error:
-            self._store.misses += len(wanted)
+            if not look:
+                store.misses += len(wanted)
             loading.reporter.backend_failed(next(iter(keys.values())), error, loading.store.unreachable(error))
             return {}
         loading.reporter.backend_answered()
@@ -177,9 +185,7 @@ class Tiers:
 
     def _remaining_plan(self, key: Key) -> Plan[float | None]:
         identity = self._store.identity(key)
-        hits, misses = self._store.hits, self._store.misses
-        found = (yield from self._read_plan({identity: key}, None)).get(identity)
-        self._store.hits, self._store.misses = hits, misses  # nobody asked for the value
+        found = (yield from self._read_plan({identity: key}, None, look=True)).get(identity)
         return None if found is None else found.remaining
 
     def _get_many_plan(self, keys: Iterable[Key], type: Any) -> Plan[dict[Any, Any]]:
@@ -357,7 +363,7 @@ def _memory_of(local: Any) -> MemoryCache[Any, Any]:
 
 def _tags(tags: Iterable[str]) -> tuple[bytes, ...]:
     """Tags as they stand in Redis. Raises TypeError and ConfigurationError for what can't be one."""
-    if isinstance(tags, str | bytes):
+    if isinstance(tags, str | bytes) or not hasattr(tags, "__iter__"):
         raise TypeError(f"tags must be a sequence of str, such as ('users',), not {tags!r}")
     encoded: dict[bytes, None] = {}
     for tag in tags:
