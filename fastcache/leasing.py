@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from fastcache.plan import Call, Plan
 from fastcache.storing import Errand, Found, Store, Storing, giving_back_plan
 
-__all__ = ["PATIENCE", "LeaseStore", "leased_plan"]
+__all__ = ["PATIENCE", "LeaseStore", "leased_plan", "longest_wait"]
 
 PATIENCE = 2.0
 """Seconds for which the lease of another process is waited for: longer than its life, so that one who dies is succeeded by
@@ -23,6 +23,11 @@ MOST_HOLDERS = 2  # one who holds the lease, and one who takes over when he dies
 
 POLL_FIRST, POLL_LONGEST = 0.004, 0.05
 """Seconds between two looks: at first a round trip or two, then at most 20 looks a second from each process."""
+
+
+def longest_wait() -> float:
+    """Seconds for which a load may wait for those of other processes before it begins."""
+    return MOST_HOLDERS * PATIENCE
 
 
 class LeaseStore(Store, Protocol):

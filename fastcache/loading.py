@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import Any
 
 from fastcache.errors import MISSING, ConfigurationError
-from fastcache.leasing import leased_plan
+from fastcache.leasing import leased_plan, longest_wait
 from fastcache.plan import Call, Plan
 from fastcache.policy import Policy
 from fastcache.storing import Errand, Found, Unstored
@@ -180,6 +180,8 @@ class Loading(Writing):
         policy = errand.policy
         if policy.single_flight:
             patience = None if policy.hard_timeout is None else policy.hard_timeout + SLACK
+            if patience is not None and self.store.leases and policy.lease:
+                patience += longest_wait()
             values = yield Call(self.flights.share_many, missing, self._work(errand), patience)
         else:
             flight = self.flights.alone(missing)

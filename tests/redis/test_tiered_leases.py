@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from loaders import overtake
+from loaders import overtake, start
 from test_tiered import heard, inner, slow, until
 from test_tiered_stored import hold_back
 
@@ -387,3 +387,12 @@ def test_tokens_are_those_of_before_the_load_though_more_is_loaded_later(face, s
     assert one.get_or_load_many(["a", "b"], slow(face, load), policy=policy, tags=["t"]) == {"a": "old", "b": "new"}
     go_on()
     assert two.get_many(["a", "b"]) == {"b": "new"}
+
+
+def test_callers_wait_as_long_as_the_one_who_waits_for_another_process(face, server, other, monkeypatch):
+    """A hard_timeout is the loader's: it doesn't run while the lease of one who died is waited for."""
+    monkeypatch.setattr("fastcache.loading.SLACK", -9.9)
+    cache = heard(face.tiered(server.url, policy=Policy(60, hard_timeout=10, jitter=0)))
+    other.set(guard_name(b"p:k"), b"Ldead", px=600)
+    outcomes = [start(cache.get_or_load, "k", lambda key: "value") for _ in range(3)]
+    assert [outcome() for outcome in outcomes] == ["value"] * 3
