@@ -101,9 +101,9 @@ def _leased_plan(
     delay = POLL_FIRST
     todo = list(identities)
     while todo:
-        for identity in todo:
-            landed = engine.flights.landed.get(identity, values)  # on its way into the store: no second run for that
-            if landed is not values and identity not in engine.outbox and not (errand.early or errand.anew):
+        for identity in () if errand.early or errand.anew else todo:
+            landed = engine.landed(errand, identity, values)
+            if landed is not values:
                 values[identity] = landed
         todo = [identity for identity in todo if identity not in values]
         waiting: dict[Any, Any] = {}

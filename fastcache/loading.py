@@ -22,7 +22,7 @@ from fastcache.errors import MISSING, ConfigurationError
 from fastcache.leasing import leased_plan, longest_wait
 from fastcache.plan import Call, Plan
 from fastcache.policy import Policy
-from fastcache.storing import Errand, Found, Unstored
+from fastcache.storing import Errand, Found, Landed, Unstored
 from fastcache.writing import Writing
 
 __all__ = ["Loading"]
@@ -116,8 +116,8 @@ class Loading(Writing):
         for identity in errand.keys:
             found = errand.found.get(identity)
             if found is None or found.broken or (found.stale and not errand.policy.stale_for):
-                landed = self.flights.landed.get(identity, missing)
-                if landed is missing or identity in self.outbox:
+                landed = self.landed(errand, identity, missing)
+                if landed is missing:
                     missing.append(identity)
                 else:
                     values[identity] = landed
@@ -167,8 +167,8 @@ class Loading(Writing):
                 fresh = flight.result()
             except Exception:
                 fresh = {}  # reported by the load, and the next one waits
-            values.update(fresh)
-            for identity in fresh:
+            for identity, landed in fresh.items():
+                values[identity] = self.store.own(errand.keys[identity], landed, errand.type)
                 served.pop(identity, None)
         for identity in served:
             self.reporter.served_stale(errand.keys[identity])
@@ -182,7 +182,13 @@ class Loading(Writing):
             patience = None if policy.hard_timeout is None else policy.hard_timeout + SLACK
             if patience is not None and self.store.leases and policy.lease:
                 patience += longest_wait()
-            values = yield Call(self.flights.share_many, missing, self._work(errand), patience)
+            led: set[Any] = set()
+            landed = yield Call(self.flights.share_many, missing, self._work(errand, led), patience)
+            values = {
+                identity: one.value if identity in led else self.store.own(errand.keys[identity], one, errand.type)
+                for identity, one in landed.items()
+                if one is not MISSING
+            }
         else:
             flight = self.flights.alone(missing)
             try:
@@ -191,8 +197,18 @@ class Loading(Writing):
                 self.flights.leave(missing, flight)
         return {identity: values.get(identity, MISSING) for identity in missing}
 
-    def _work(self, errand: Errand) -> Callable[[list[Any], dict[Any, Any]], Any]:
-        return lambda identities, flights: self.driver.work(lambda _: self._work_plan(errand, identities, flights))
+    def _work(self, errand: Errand, led: set[Any]) -> Callable[[list[Any], dict[Any, Any]], Any]:
+        """What makes the run of a flight. `led` gets its keys."""
+
+        def work(identities: list[Any], flights: dict[Any, Any]) -> Any:
+            led.update(identities)
+            return self.driver.work(lambda _: self._flight_plan(errand, identities, flights))
+
+        return work
+
+    def _flight_plan(self, errand: Errand, identities: list[Any], flights: Mapping[Any, Any]) -> Plan[dict[Any, Landed]]:
+        values = yield from self._work_plan(errand, identities, flights)
+        return {identity: self._landing(errand, identity, value) for identity, value in values.items()}
 
     def _work_plan(self, errand: Errand, identities: list[Any], flights: Mapping[Any, Any]) -> Plan[dict[Any, Any]]:
         """What a leader does: look again, load, store."""
@@ -209,9 +225,9 @@ class Loading(Writing):
             found = yield from self._read_plan(errand, identities)
             errand.found.update(found)
             values = {key: found[key].value for key in found if not (found[key].stale or found[key].broken)}
-            for identity in identities:
-                landed = self.flights.landed.get(identity, values)  # on its way into the store: no second run for that
-                if identity not in values and landed is not values and identity not in self.outbox:
+            for identity in [identity for identity in identities if identity not in values]:
+                landed = self.landed(errand, identity, values)
+                if landed is not values:
                     values[identity] = landed
         todo = [identity for identity in identities if identity not in values]
         if todo:
@@ -259,14 +275,14 @@ class Loading(Writing):
             self.flights.discard(mine, flight)
         return None, []
 
-    def _refresh_plan(self, errand: Errand, identities: list[Any], flight: Any) -> Plan[dict[Any, Any]]:
+    def _refresh_plan(self, errand: Errand, identities: list[Any], flight: Any) -> Plan[dict[Any, Landed]]:
         errand = replace(errand, alive=True)  # a call of its own, as far as the backend is concerned
         try:
-            values = yield from self._work_plan(errand, identities, dict.fromkeys(identities, flight))
+            landed = yield from self._flight_plan(errand, identities, dict.fromkeys(identities, flight))
         except Exception:
             for identity in identities:
                 self._hold_off(identity, errand.policy)
             raise
         for identity in identities:
             self._held_off.pop(identity, None)
-        return values
+        return landed

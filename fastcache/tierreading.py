@@ -24,7 +24,7 @@ from fastcache.replies import batches
 from fastcache.scripts import READ
 from fastcache.sending import Steps
 from fastcache.sidekeys import guard_name
-from fastcache.storing import Found
+from fastcache.storing import Found, Landed
 
 if TYPE_CHECKING:
     from fastcache.commands import Commands
@@ -224,6 +224,22 @@ class TierReading(RemoteStore):
             type = None
             value = value if value is MISSING else Packed(payload)
         return self._front.keep(key, type, value, life, marker, tags, stale_for, load_seconds, beside, only)
+
+    def share(self, key: Key, value: Any) -> Any:
+        if not self._isolate or value is MISSING:
+            return value
+        try:
+            return Packed(self._entries.payload(key, self._entries.name(key), value))
+        except SerializationError:
+            return value  # it has no other form
+
+    def own(self, key: Key, landed: Landed, type: Any) -> Any:
+        if landed.shared.__class__ is not Packed:
+            return super().own(key, landed, type)
+        try:
+            return self._entries.decode(key, self._entries.name(key), landed.shared.data, type)
+        except SerializationError:
+            return landed.value
 
     def rescue(self, keys: Mapping[bytes, Key], type: Any, policy: Policy) -> dict[bytes, Found]:
         """Copies that can't be relied on, where the policy prefers an old value to none."""
