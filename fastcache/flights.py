@@ -75,6 +75,7 @@ class Flights:
         self._alone: dict[Any, set[Flight]] = {}  # runs that nobody shares
         self._storing: dict[Any, Any] = {}  # results on their way into a store that can't be written under the lock
         self._landed: dict[Any, Any] = {}  # their values
+        self._put_off: set[Flight] = set()  # of what is in `_storing`, what has not begun
 
     def _all(self) -> Iterable[dict[Any, Any]]:
         raise AssertionError("each kind of table has its own")  # pragma: no cover
@@ -116,13 +117,20 @@ class Flights:
         return None if flight is None or flight.done else flight
 
     def forget(self, key: Any) -> Any:
-        """Have the result of this key's runs not stored. Returns the flight of one that is just being stored, or None."""
+        """Have the result of this key's runs not stored. Returns the flight of one that is just being stored, or None.
+
+        One that is still to be stored isn't any more.
+        """
         with self.lock:
             for table in self._all():
                 table.pop(key, None)
             self._alone.pop(key, None)
             self._landed.pop(key, None)
-            return self._storing.get(key)
+            stored = self._storing.get(key)
+            if stored in self._put_off:
+                del self._storing[key]
+                return None
+            return stored
 
     def forget_where(self, matches: Callable[[Any], object]) -> list[Any]:
         """The same for all keys that match."""
@@ -202,19 +210,27 @@ class Flights:
                     del self._alone[key]
 
     def begin_store(self, values: dict[Any, Any], flight_of: Callable[[Any], Flight | None]) -> tuple[Any, list[Any]]:
-        """Of the keys, those whose result may be stored now; whoever forgets one of them waits until `end_store`."""
+        """Of the keys, those whose result may be stored: by who says `start_store`, and then `end_store`."""
         with self.lock:
             mine = [key for key in values if key not in self._storing and self.holds(key, flight_of(key))]
             stored = self.make()
+            self._put_off.add(stored)
             for key in mine:
                 self._storing[key] = stored
                 if any(table.get(key) is flight_of(key) for table in self._all()):  # else it isn't for later callers
                     self._landed[key] = values[key]
         return stored, mine
 
+    def start_store(self, keys: Iterable[Any], stored: Flight) -> list[Any]:
+        """Of the keys, those that nobody has forgotten since. Whoever forgets one from now on waits until `end_store`."""
+        with self.lock:
+            self._put_off.discard(stored)
+            return [key for key in keys if self._storing.get(key) is stored]
+
     def end_store(self, keys: Iterable[Any], stored: Flight) -> None:
         with self.lock:
             self.landings += 1
+            self._put_off.discard(stored)
             for key in keys:
                 if self._storing.get(key) is stored:
                     del self._storing[key]

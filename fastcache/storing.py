@@ -284,7 +284,7 @@ class Storing:
             errand.storing.update(values)
 
             def put() -> Plan[None]:
-                plan = self._put_plan(errand, values)
+                plan = self._put_in_turn_plan(errand, values, stored)
                 try:
                     yield from (giving_back_plan(self.store, errand, values.keys, plan) if self.store.leases else plan)
                 finally:
@@ -307,6 +307,14 @@ class Storing:
         if store.leases:
             yield from store.retire_plan(errand, identities)
         errand.settled.update(identities)
+
+    def _put_in_turn_plan(self, errand: Errand, values: dict[Any, Any], stored: Any) -> Plan[None]:
+        """Store, maybe after having waited for a worker, what nobody has invalidated meanwhile."""
+        mine = self.flights.start_store(values, stored)
+        for identity in values.keys() - set(mine):
+            self.reporter.refuse(errand.keys[identity])
+        if mine:
+            yield from self._put_plan(errand, {identity: values[identity] for identity in mine})
 
     def _put_plan(self, errand: Errand, values: dict[Any, Any]) -> Plan[None]:
         policy = errand.policy

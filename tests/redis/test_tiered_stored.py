@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import pytest
+from loaders import start
 from test_tiered import heard, inner, slow, trusted, until
 
 from fastcache import MISSING, MemoryCache, Policy, RedisCache, TieredCache, cached
@@ -381,3 +382,19 @@ def test_change_during_a_load_concerns_what_it_loads(face, server, monkeypatch, 
     assert one.get_or_load("k", slow(face, load), policy=Policy(60), tags=["t"]) == "new"
     assert one.get("k") == "new" == two.get("k")
     assert nothing_is_left(one)
+
+
+@leases
+@pytest.mark.parametrize("change", [*CHANGES.values(), lambda cache: cache.set("k", "new")], ids=[*CHANGES, "set"])
+def test_change_does_not_wait_for_a_store_that_has_not_begun(face, server, lease, change):
+    """All workers may be busy for long. What was to be stored isn't any more."""
+    cache = heard(face.tiered(server.url))
+    policy = Policy(60, store="background", lease=lease, jitter=0)
+    go_on = hold_back(face, cache)
+    values = {"k": "old", "k2": "old", "another": 1}
+    assert cache.get_or_load_many(list(values), lambda keys: values, policy=policy, tags=["t"]) == values
+    start(change, cache)()
+    go_on()
+    assert cache.get("k") in {None, "new"}
+    assert nothing_is_left(cache)
+    assert not len(inner(cache)._loading.flights)
