@@ -117,20 +117,15 @@ class Flights:
         return None if flight is None or flight.done else flight
 
     def forget(self, key: Any) -> Any:
-        """Have the result of this key's runs not stored. Returns the flight of one that is just being stored, or None.
-
-        One that is still to be stored isn't any more.
-        """
+        """Have the result of this key's runs not stored. Returns the flight of one that is just being stored, or None."""
         with self.lock:
             for table in self._all():
                 table.pop(key, None)
             self._alone.pop(key, None)
             self._landed.pop(key, None)
-            stored = self._storing.get(key)
-            if stored in self._put_off:
+            if self._storing.get(key) in self._put_off:
                 del self._storing[key]
-                return None
-            return stored
+            return self._storing.get(key)
 
     def forget_where(self, matches: Callable[[Any], object]) -> list[Any]:
         """The same for all keys that match."""

@@ -85,13 +85,13 @@ class Loading(Writing):
     def refresh_plan(
         self, key: Any, loader: Any, default: Any, ttl: Any, policy: Policy | None, type: Any, tags: tuple[bytes, ...] = ()
     ) -> Plan[Any]:
-        """Load a key whatever the cache holds, and store that, never in the background. No load that began before is stored
-        from now on.
+        """Load a key whatever the cache holds, and store that, never in the background nor without a lease, where there are
+        leases: no load that began before is stored from now on.
 
         A value that isn't to be stored (`Unstored`, or MISSING without a `missing_ttl`), or can't be, leaves nothing under
         the key: what was there is out of date. If the loader raises it stays.
         """
-        settled = replace(self.policy_for(ttl, policy), store="foreground")
+        settled = replace(self.policy_for(ttl, policy), lease=True, store="foreground")
         identity = self.store.identity(key)
         yield from self.forget_plan(identity)
         errand = Errand({identity: key}, loader, settled, type, True, anew=True, tags=tags)

@@ -94,7 +94,11 @@ elseif guard and string.sub(guard, 1, 1) == 'W' then
     return 0
 end
 local there = redis.call('GET', KEYS[1])
-if there and (ARGV[4] == '' or redis.sha1hex(there) ~= ARGV[4]) then return 0 end
+if there and (ARGV[4] == '' or redis.sha1hex(there) ~= ARGV[4]) then
+    if not ARGV[5] then return 0 end
+    redis.call('UNLINK', KEYS[1])  -- of somebody who takes no leases: nobody knows which of the two is newer
+    return told(0, ARGV[5], ARGV[6], ARGV[7])
+end
 store(KEYS[1], ARGV[2], ARGV[3])
 return ARGV[5] and told(1, ARGV[5], ARGV[6], ARGV[7]) or 1
 """,

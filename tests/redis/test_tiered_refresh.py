@@ -101,6 +101,23 @@ def test_refresh_that_is_refused_leaves_nothing(face, server, other, happening):
     assert function() == "next" == two.get("k")
 
 
+def test_refresh_removes_what_was_stored_past_its_lease(face, server, other):
+    """By somebody who takes none, such as a `RedisCache`: it isn't known which of the two is newer."""
+    one, two = (heard(face.tiered(server.url)) for _ in range(2))
+
+    def compute():
+        other.set("p:k", b'"foreign"')
+        assert two.get("k") == "foreign"
+        return "new"
+
+    function = Function(face, one, compute, "next")
+    assert function.refresh() == "new"
+    two.sync()
+    assert one.get("k") is None
+    assert two.get("k") is None
+    assert function() == "next" == two.get("k")
+
+
 @pytest.mark.parametrize("happening", [forget, lose_the_lease])
 def test_refresh_that_is_refused_leaves_what_is_newer(face, server, other, happening):
     """A value that was written while it was loading stays."""
