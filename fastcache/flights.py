@@ -75,6 +75,7 @@ class Flights:
         self._alone: dict[Any, set[Flight]] = {}  # runs that nobody shares
         self._storing: dict[Any, Any] = {}  # results on their way into a store that can't be written under the lock
         self._landed: dict[Any, Any] = {}  # their values
+        self._put_off: set[Flight] = set()  # of what is in `_storing`, what has not begun
 
     def _all(self) -> Iterable[dict[Any, Any]]:
         raise AssertionError("each kind of table has its own")  # pragma: no cover
@@ -122,6 +123,8 @@ class Flights:
                 table.pop(key, None)
             self._alone.pop(key, None)
             self._landed.pop(key, None)
+            if self._storing.get(key) in self._put_off:
+                del self._storing[key]
             return self._storing.get(key)
 
     def forget_where(self, matches: Callable[[Any], object]) -> list[Any]:
@@ -202,18 +205,27 @@ class Flights:
                     del self._alone[key]
 
     def begin_store(self, values: dict[Any, Any], flight_of: Callable[[Any], Flight | None]) -> tuple[Any, list[Any]]:
-        """Of the keys, those whose result may be stored now; whoever forgets one of them waits until `end_store`."""
+        """Of the keys, those whose result may be stored: by who says `start_store`, and then `end_store`."""
         with self.lock:
             mine = [key for key in values if key not in self._storing and self.holds(key, flight_of(key))]
             stored = self.make()
+            self._put_off.add(stored)
             for key in mine:
                 self._storing[key] = stored
-                self._landed[key] = values[key]
+                if any(table.get(key) is flight_of(key) for table in self._all()):  # else it isn't for later callers
+                    self._landed[key] = values[key]
         return stored, mine
+
+    def start_store(self, keys: Iterable[Any], stored: Flight) -> list[Any]:
+        """Of the keys, those that nobody has forgotten since. Whoever forgets one from now on waits until `end_store`."""
+        with self.lock:
+            self._put_off.discard(stored)
+            return [key for key in keys if self._storing.get(key) is stored]
 
     def end_store(self, keys: Iterable[Any], stored: Flight) -> None:
         with self.lock:
             self.landings += 1
+            self._put_off.discard(stored)
             for key in keys:
                 if self._storing.get(key) is stored:
                     del self._storing[key]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from fastcache.plan import Call, Plan
 from fastcache.storing import Errand, Found, Store, Storing, giving_back_plan
 
-__all__ = ["PATIENCE", "LeaseStore", "leased_plan"]
+__all__ = ["PATIENCE", "LeaseStore", "leased_plan", "longest_wait"]
 
 PATIENCE = 2.0
 """Seconds for which the lease of another process is waited for: longer than its life, so that one who dies is succeeded by
@@ -25,6 +25,11 @@ POLL_FIRST, POLL_LONGEST = 0.004, 0.05
 """Seconds between two looks: at first a round trip or two, then at most 20 looks a second from each process."""
 
 
+def longest_wait() -> float:
+    """Seconds for which a load may wait for those of other processes before it begins."""
+    return MOST_HOLDERS * PATIENCE
+
+
 class LeaseStore(Store, Protocol):
     """A store that processes share and in which they agree on who loads."""
 
@@ -34,8 +39,13 @@ class LeaseStore(Store, Protocol):
     def lease_plan(self, errand: Errand, identities: list[Any]) -> Plan[tuple[dict[Any, Found], dict[Any, Any]]]:
         """Ask for the leases of keys. Returns what was there after all, and who has the lease of which other ones.
 
-        The rest may be loaded; those among them that may not be stored are added to `errand.unstored`.
+        The rest may be loaded; those among them that may not be stored are added to `errand.unstored`. Who is to load `anew`
+        waits for nobody, and takes the leases of others away.
         """
+        ...
+
+    def retire_plan(self, errand: Errand, identities: Iterable[Any]) -> Plan[None]:
+        """Remove what there was of keys when they were to be loaded anew, but nothing that is newer."""
         ...
 
     def release_plan(self, errand: Errand, identities: Iterable[Any]) -> Plan[None]:
@@ -91,17 +101,19 @@ def _leased_plan(
     delay = POLL_FIRST
     todo = list(identities)
     while todo:
-        for identity in todo:
-            landed = engine.flights.landed.get(identity, values)  # on its way into the store: no second run for that
-            if landed is not values and identity not in engine.outbox and not (errand.early or errand.anew):
+        for identity in () if errand.early or errand.anew else todo:
+            landed = engine.landed(errand, identity, values)
+            if landed is not values:
                 values[identity] = landed
         todo = [identity for identity in todo if identity not in values]
         waiting: dict[Any, Any] = {}
-        if errand.alive and todo:
+        asked = [identity for identity in todo if identity not in engine.outbox]
+        errand.unstored.update(set(todo).difference(asked))  # the backend has yet to hear that what it has is out of date
+        if errand.alive and asked:
             try:
-                found, waiting = yield from store.lease_plan(errand, todo)
+                found, waiting = yield from store.lease_plan(errand, asked)
             except engine._failures as error:
-                engine._failed(errand, todo, error)
+                engine._failed(errand, asked, error)
                 found = {}
             if errand.early:  # who has the lease is about to store a newer one
                 there = {identity: errand.found[identity] for identity in waiting}

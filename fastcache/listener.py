@@ -25,7 +25,8 @@ __all__ = ["Listener"]
 class Listener:
     """The ear (see `line.py`) of one cache: what is heard is applied to its front, and to what it is loading.
 
-    `forget` is told of the names that changed: nothing that is being loaded for them may be shared with later callers.
+    `forget` is told which names changed: one, those for which a function is true, or None where that isn't known. Nothing
+    that is being loaded for them may be shared with later callers.
     `find_hub`: who listens for it (see `coherence.py`).
     """
 
@@ -35,7 +36,7 @@ class Listener:
         news: News,
         link: Any,
         tracking: bool,
-        forget: Callable[[Any, bool], object],
+        forget: Callable[[Any], object],
         reporter: Reporter,
         find_hub: Callable[[Listener], Any],
     ) -> None:
@@ -86,35 +87,39 @@ class Listener:
             return  # done already, in the right order
         with _Unraisable(self):
             if message.operation == "key":
-                self._forget_one(message.subject)
+                self._let_go(message.subject)
                 self.front.drop([message.subject])
             elif message.operation == "tag":
-                self._forget_one(None)
+                self._let_go(None)
                 self.front.retag(message.subject, None)  # which one is the latest, only Redis knows
             else:
-                matches = glob_matcher(message.subject.decode("utf-8", "surrogateescape"))
-                self._forget_one(None)
-                self.front.drop_where(lambda name: matches(name.decode("utf-8", "surrogateescape")))
+                glob = glob_matcher(message.subject.decode("utf-8", "surrogateescape"))
+
+                def matches(name: bytes) -> object:
+                    return glob(name.decode("utf-8", "surrogateescape"))
+
+                self._let_go(matches)
+                self.front.drop_where(matches)
 
     def hear_keys(self, names: list[bytes] | None) -> None:
         with _Unraisable(self):
             if names is None:
-                self._forget_one(None)
+                self._let_go(None)
                 self.front.reset()
                 return
             tokens = self._news.names.token_prefix
             for name in names:
                 if name.startswith(tokens):
-                    self._forget_one(None)
+                    self._let_go(None)
                     self.front.retag(self._news.names.tag(name), None)
                 else:
-                    self._forget_one(name)
+                    self._let_go(name)
                     self.front.drop([name])
 
-    def _forget_one(self, name: bytes | None, unshare: bool = False) -> None:
+    def _let_go(self, changed: bytes | Callable[[bytes], object] | None) -> None:
         forget = self._forget()
         if forget is not None:
-            forget(name, unshare)
+            forget(changed)
 
     def trust(self, until: float) -> None:
         """It is heard on all lines, and nothing was missed that copies could be relied on until then; -inf: it isn't."""
@@ -127,7 +132,7 @@ class Listener:
             return
         if not self.heard:
             with _Unraisable(self):
-                self._forget_one(None, unshare=True)  # what is being loaded may be as old as the copies
+                self._let_go(None)  # what is being loaded may be as old as the copies
                 self.front.reset()
             self.heard = True
             self._reporter.tell("coherence_back")

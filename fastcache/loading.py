@@ -19,10 +19,10 @@ from time import perf_counter
 from typing import Any
 
 from fastcache.errors import MISSING, ConfigurationError
-from fastcache.leasing import leased_plan
+from fastcache.leasing import leased_plan, longest_wait
 from fastcache.plan import Call, Plan
 from fastcache.policy import Policy
-from fastcache.storing import Errand, Found, Unstored
+from fastcache.storing import Errand, Found, Landed, Unstored
 from fastcache.writing import Writing
 
 __all__ = ["Loading"]
@@ -74,26 +74,30 @@ class Loading(Writing):
             raise TypeError(f"loader must be a function of a list of keys, not {loader!r}")
         if isinstance(keys, str | bytes):
             raise TypeError(f"expected a list (or another iterable) of keys, got a single one: {keys!r}")
-        mine = {self.store.identity(key): key for key in keys}
+        names = {key: self.store.identity(key) for key in keys}
+        mine: dict[Any, Any] = {}
+        for key, identity in names.items():
+            mine.setdefault(identity, key)
         errand = Errand(mine, loader, settled, type, False, tags=tags)
         values = (yield from self._fetch_plan(errand)) if mine else {}
-        return {key: values[identity] for identity, key in mine.items() if values[identity] is not MISSING}
+        return {key: values[identity] for key, identity in names.items() if values[identity] is not MISSING}
 
     def refresh_plan(
         self, key: Any, loader: Any, default: Any, ttl: Any, policy: Policy | None, type: Any, tags: tuple[bytes, ...] = ()
     ) -> Plan[Any]:
-        """Load a key whatever the cache holds, and store that. No load that began before is stored from now on.
+        """Load a key whatever the cache holds, and store that, never in the background nor without a lease, where there are
+        leases: no load that began before is stored from now on.
 
-        A value that isn't to be stored (`Unstored`, or MISSING without a `missing_ttl`) leaves nothing under the key: what
-        was there is out of date. If the loader raises it stays.
+        A value that isn't to be stored (`Unstored`, or MISSING without a `missing_ttl`), or can't be, leaves nothing under
+        the key: what was there is out of date. If the loader raises it stays.
         """
-        settled = self.policy_for(ttl, policy)
+        settled = replace(self.policy_for(ttl, policy), lease=True, store="foreground")
         identity = self.store.identity(key)
         yield from self.forget_plan(identity)
         errand = Errand({identity: key}, loader, settled, type, True, anew=True, tags=tags)
         errand.found = yield from self._read_plan(errand, [identity])
         value = (yield from self._missing_plan(errand, [identity]))[identity]
-        if errand.withheld:
+        if identity not in errand.settled:
             yield from self.abandon_plan(key)
         return default if value is MISSING else value
 
@@ -112,8 +116,8 @@ class Loading(Writing):
         for identity in errand.keys:
             found = errand.found.get(identity)
             if found is None or found.broken or (found.stale and not errand.policy.stale_for):
-                landed = self.flights.landed.get(identity, missing)
-                if landed is missing or identity in self.outbox:
+                landed = self.landed(errand, identity, missing)
+                if landed is missing:
                     missing.append(identity)
                 else:
                     values[identity] = landed
@@ -140,7 +144,8 @@ class Loading(Writing):
         except self._failures as error:
             self._failed(errand, identities, error)
             return self.store.rescue(wanted, errand.type, errand.policy)
-        self.reporter.backend_answered()
+        if len(found) < len(wanted) or any(one.token is not None for one in found.values()):  # else they were copies
+            self.reporter.backend_answered()
         return found
 
     def _is_early(self, found: Found, policy: Policy) -> bool:
@@ -162,8 +167,8 @@ class Loading(Writing):
                 fresh = flight.result()
             except Exception:
                 fresh = {}  # reported by the load, and the next one waits
-            values.update(fresh)
-            for identity in fresh:
+            for identity, landed in fresh.items():
+                values[identity] = self.store.own(errand.keys[identity], landed, errand.type)
                 served.pop(identity, None)
         for identity in served:
             self.reporter.served_stale(errand.keys[identity])
@@ -175,7 +180,15 @@ class Loading(Writing):
         policy = errand.policy
         if policy.single_flight:
             patience = None if policy.hard_timeout is None else policy.hard_timeout + SLACK
-            values = yield Call(self.flights.share_many, missing, self._work(errand), patience)
+            if patience is not None and self.store.leases and policy.lease:
+                patience += longest_wait()
+            led: set[Any] = set()
+            landed = yield Call(self.flights.share_many, missing, self._work(errand, led), patience)
+            values = {
+                identity: one.value if identity in led else self.store.own(errand.keys[identity], one, errand.type)
+                for identity, one in landed.items()
+                if one is not MISSING
+            }
         else:
             flight = self.flights.alone(missing)
             try:
@@ -184,8 +197,18 @@ class Loading(Writing):
                 self.flights.leave(missing, flight)
         return {identity: values.get(identity, MISSING) for identity in missing}
 
-    def _work(self, errand: Errand) -> Callable[[list[Any], dict[Any, Any]], Any]:
-        return lambda identities, flights: self.driver.work(lambda _: self._work_plan(errand, identities, flights))
+    def _work(self, errand: Errand, led: set[Any]) -> Callable[[list[Any], dict[Any, Any]], Any]:
+        """What makes the run of a flight. `led` gets its keys."""
+
+        def work(identities: list[Any], flights: dict[Any, Any]) -> Any:
+            led.update(identities)
+            return self.driver.work(lambda _: self._flight_plan(errand, identities, flights))
+
+        return work
+
+    def _flight_plan(self, errand: Errand, identities: list[Any], flights: Mapping[Any, Any]) -> Plan[dict[Any, Landed]]:
+        values = yield from self._work_plan(errand, identities, flights)
+        return {identity: self._landing(errand, identity, value) for identity, value in values.items()}
 
     def _work_plan(self, errand: Errand, identities: list[Any], flights: Mapping[Any, Any]) -> Plan[dict[Any, Any]]:
         """What a leader does: look again, load, store."""
@@ -196,16 +219,15 @@ class Loading(Writing):
             try:
                 return (yield from leased_plan(self, own, identities, load))
             finally:
-                errand.withheld = errand.withheld or own.withheld
                 errand.alive = errand.alive and own.alive
         values: dict[Any, Any] = {}
         if self.flights.landings != errand.seen and not (errand.early or errand.anew):
             found = yield from self._read_plan(errand, identities)
             errand.found.update(found)
             values = {key: found[key].value for key in found if not (found[key].stale or found[key].broken)}
-            for identity in identities:
-                landed = self.flights.landed.get(identity, values)  # on its way into the store: no second run for that
-                if identity not in values and landed is not values and identity not in self.outbox:
+            for identity in [identity for identity in identities if identity not in values]:
+                landed = self.landed(errand, identity, values)
+                if landed is not values:
                     values[identity] = landed
         todo = [identity for identity in identities if identity not in values]
         if todo:
@@ -253,14 +275,14 @@ class Loading(Writing):
             self.flights.discard(mine, flight)
         return None, []
 
-    def _refresh_plan(self, errand: Errand, identities: list[Any], flight: Any) -> Plan[dict[Any, Any]]:
+    def _refresh_plan(self, errand: Errand, identities: list[Any], flight: Any) -> Plan[dict[Any, Landed]]:
         errand = replace(errand, alive=True)  # a call of its own, as far as the backend is concerned
         try:
-            values = yield from self._work_plan(errand, identities, dict.fromkeys(identities, flight))
+            landed = yield from self._flight_plan(errand, identities, dict.fromkeys(identities, flight))
         except Exception:
             for identity in identities:
                 self._hold_off(identity, errand.policy)
             raise
         for identity in identities:
             self._held_off.pop(identity, None)
-        return values
+        return landed

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastcache.flights import Flights
     from fastcache.plan import Plan
     from fastcache.policy import Policy
-    from fastcache.storing import Errand
+    from fastcache.storing import Errand, Landed
 
 __all__ = ["NOTHING", "Departures", "Entry", "MemoryStore"]
 
@@ -176,6 +176,12 @@ class MemoryStore:
 
     def salvage(self, values: Mapping[Any, Any], errand: Errand, lives: Mapping[Any, float]) -> None:
         pass
+
+    def share(self, key: Any, value: Any) -> Any:
+        return value
+
+    def own(self, key: Any, landed: Landed, type: Any) -> Any:
+        return landed.value
 
     @property
     def closed(self) -> bool:

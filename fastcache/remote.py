@@ -19,7 +19,7 @@ from fastcache.expiry import milliseconds
 from fastcache.outage import is_outage
 from fastcache.policy import Policy
 from fastcache.scripts import Script
-from fastcache.storing import Errand, Found
+from fastcache.storing import Errand, Found, Landed
 
 if TYPE_CHECKING:
     from fastcache.commands import Commands
@@ -145,6 +145,20 @@ class RemoteStore:
 
     def salvage(self, values: Mapping[bytes, Any], errand: Errand, lives: Mapping[bytes, float]) -> None:
         pass
+
+    def share(self, key: Key, value: Any) -> Any:
+        return value
+
+    def own(self, key: Key, landed: Landed, type: Any) -> Any:
+        """Who wants another type than the one who loaded gets what a later reader would."""
+        value = landed.shared
+        if value is MISSING or landed.type == type:
+            return value
+        name = self._entries.name(key)
+        try:
+            return self._entries.decode(key, name, self._entries.payload(key, name, value), type)
+        except SerializationError:
+            return value
 
     def write_plan(
         self, values: Mapping[bytes, Any], errand: Errand, lives: Mapping[bytes, float]

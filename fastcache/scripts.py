@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["FILL", "HOLD", "INVALIDATE", "LEASE", "PUT", "READ", "RELEASE", "RENEW", "RETAG", "Script"]
+__all__ = ["FILL", "HOLD", "INVALIDATE", "LEASE", "PUT", "READ", "RELEASE", "RENEW", "RETAG", "RETIRE", "Script"]
 
 
 class Script:
@@ -65,26 +65,27 @@ send, and to have answered, than a pipeline of three."""
 LEASE = Script(
     "lease",
     """
--- token, life of the lease, digest of the value that is to be replaced ('': of none)
+-- token, life of the lease, digest of the value that is to be replaced ('': of none), whether to take it away ('': no)
 local value = redis.call('GET', KEYS[1])
 if value and (ARGV[3] == '' or redis.sha1hex(value) ~= ARGV[3]) then
     return {'hit', value, redis.call('PTTL', KEYS[1])}
 end
 local guard = redis.call('GET', KEYS[2])
-if not guard then
-    redis.call('SET', KEYS[2], 'L' .. ARGV[1], 'PX', ARGV[2])
-    return {'load'}
-end
-return {string.sub(guard, 1, 1) == 'W' and 'writer' or 'wait', guard}
+if guard and string.sub(guard, 1, 1) == 'W' then return {'writer', guard} end
+if guard and ARGV[4] == '' then return {'wait', guard} end
+redis.call('SET', KEYS[2], 'L' .. ARGV[1], 'PX', ARGV[2])
+return {'load'}
 """,
 )
-"""`hit` with the value and its life; `load`: the lease is yours; `wait`: somebody loads; `writer`: load, and don't store."""
+"""`hit` with the value and its life; `load`: the lease is yours; `wait`: somebody loads; `writer`: load, and don't store.
+From whom a lease is taken, nothing is stored."""
 
 FILL = Script(
     "fill",
     _PUBLISH
     + """
--- token of the lease ('': none was taken), value, life, digest of the value that is replaced ('': of none)
+-- token of the lease ('': none was taken), value, life, digest of the value that is replaced ('': of none); and where
+-- copies of that are out of date, shard channel, channel, message
 local guard = redis.call('GET', KEYS[2])
 if ARGV[1] ~= '' then
     if guard ~= 'L' .. ARGV[1] then return 0 end
@@ -93,9 +94,13 @@ elseif guard and string.sub(guard, 1, 1) == 'W' then
     return 0
 end
 local there = redis.call('GET', KEYS[1])
-if there and (ARGV[4] == '' or redis.sha1hex(there) ~= ARGV[4]) then return 0 end
+if there and (ARGV[4] == '' or redis.sha1hex(there) ~= ARGV[4]) then
+    if not ARGV[5] then return 0 end
+    redis.call('UNLINK', KEYS[1])  -- of somebody who takes no leases: nobody knows which of the two is newer
+    return told(0, ARGV[5], ARGV[6], ARGV[7])
+end
 store(KEYS[1], ARGV[2], ARGV[3])
-return 1
+return ARGV[5] and told(1, ARGV[5], ARGV[6], ARGV[7]) or 1
 """,
 )
 """Store a loaded value, unless somebody else wrote, invalidated or is writing. Whether it was stored."""
@@ -153,6 +158,18 @@ return told(there, ARGV[2], ARGV[3], ARGV[4])
 )
 """Remove a value, and let nobody store what he loaded before. Whether there was one. A writer's guard stays until he
 ends."""
+
+RETIRE = Script(
+    "retire",
+    _PUBLISH
+    + """
+-- digest of the value, shard channel, channel, message
+local there = redis.call('GET', KEYS[1])
+if not there or redis.sha1hex(there) ~= ARGV[1] then return 0 end
+return told(redis.call('UNLINK', KEYS[1]), ARGV[2], ARGV[3], ARGV[4])
+""",
+)
+"""Remove a value unless it has been replaced. Who loads or writes it may store it all the same."""
 
 HOLD = Script(
     "hold",

@@ -22,7 +22,7 @@ from fastcache.outbox import Outbox
 from fastcache.plan import Plan
 from fastcache.policy import Policy
 
-__all__ = ["Errand", "Found", "Store", "Storing", "Unstored", "giving_back_plan"]
+__all__ = ["Errand", "Found", "Landed", "Store", "Storing", "Unstored", "giving_back_plan"]
 
 T = TypeVar("T")
 
@@ -54,6 +54,20 @@ class Unstored:
 
     def __init__(self, value: Any) -> None:
         self.value = value
+
+
+class Landed:
+    """What a run of a loader gave, for all who share it."""
+
+    __slots__ = ("shared", "type", "value")
+
+    def __init__(self, value: Any, shared: Any, type: Any) -> None:
+        self.value = value
+        """For the one who ran it."""
+        self.shared = shared
+        """For the others, or what theirs is made from."""
+        self.type = type
+        """What it is to be, as the one who ran it wanted it."""
 
 
 class Store(Protocol):
@@ -97,6 +111,14 @@ class Store(Protocol):
         """Remove all keys."""
         ...
 
+    def share(self, key: Any, value: Any) -> Any:
+        """What other callers of a load get of its value, or what theirs is made from where each is to have his own."""
+        ...
+
+    def own(self, key: Any, landed: Landed, type: Any) -> Any:
+        """What a caller gets who shared a load, and wants `type`."""
+        ...
+
     def section(self) -> AbstractContextManager[Any]:
         """Of a local store: the lock of the flights, for checking and storing at once."""
         ...
@@ -132,6 +154,8 @@ class Errand:
     storing: set[Any] = field(default_factory=set)  # what is being stored, maybe in the background, and then given back
     withheld: bool = False  # the loader returned an `Unstored`
     anew: bool = False  # it is to be loaded whatever there is
+    settled: set[Any] = field(default_factory=set)  # what was there has been replaced, or removed for something newer
+    landed: dict[Any, Landed] = field(default_factory=dict)
 
     def name(self, identities: list[Any]) -> Any:
         """The key or keys, for events and messages."""
@@ -210,6 +234,22 @@ class Storing:
         """
         return found.remaining != math.inf and self._ahead(found, policy) >= found.remaining - copy.remaining
 
+    # -- sharing ---------------------------------------------------------------------------------------------------
+
+    def _landing(self, errand: Errand, identity: Any, value: Any) -> Landed:
+        landed = errand.landed.get(identity)
+        if landed is None or landed.value is not value:
+            landed = Landed(value, self.store.share(errand.keys[identity], value), errand.type)
+            errand.landed[identity] = landed
+        return landed
+
+    def landed(self, errand: Errand, identity: Any, default: Any) -> Any:
+        """A value that is on its way into the store: it needs no second run. Not what has been invalidated since."""
+        landed = self.flights.landed.get(identity)
+        if landed is None or identity in self.outbox:
+            return default
+        return self.store.own(errand.keys[identity], landed, errand.type)
+
     # -- storing ---------------------------------------------------------------------------------------------------
 
     def _store_plan(
@@ -238,12 +278,13 @@ class Storing:
                 mine = [identity for identity in keep if self.flights.holds(identity, flights.get(identity))]
                 yield from self._put_plan(errand, {identity: keep[identity] for identity in mine})
         else:
-            stored, mine = self.flights.begin_store(keep, flights.get)
+            landing = {identity: self._landing(errand, identity, value) for identity, value in keep.items()}
+            stored, mine = self.flights.begin_store(landing, flights.get)
             values = {identity: keep[identity] for identity in mine}
             errand.storing.update(values)
 
             def put() -> Plan[None]:
-                plan = self._put_plan(errand, values)
+                plan = self._put_in_turn_plan(errand, values, stored)
                 try:
                     yield from (giving_back_plan(self.store, errand, values.keys, plan) if self.store.leases else plan)
                 finally:
@@ -251,8 +292,29 @@ class Storing:
 
             if policy.store == "foreground" or not self.driver.spawn(put):
                 yield from put()
-        for identity in keep.keys() - set(mine):
+        others = keep.keys() - set(mine)
+        for identity in others:
             self.reporter.refuse(errand.keys[identity])
+        if errand.anew and others:
+            try:
+                yield from self._retire_plan(errand, others)
+            except self._failures as error:
+                self._failed(errand, list(others), error)
+
+    def _retire_plan(self, errand: Errand, identities: Iterable[Any]) -> Plan[None]:
+        """What was loaded anew isn't stored, for something newer was written, or will be: have nothing older stay."""
+        store: Any = self.store
+        if store.leases:
+            yield from store.retire_plan(errand, identities)
+        errand.settled.update(identities)
+
+    def _put_in_turn_plan(self, errand: Errand, values: dict[Any, Any], stored: Any) -> Plan[None]:
+        """Store, maybe after having waited for a worker, what nobody has invalidated meanwhile."""
+        mine = self.flights.start_store(values, stored)
+        for identity in values.keys() - set(mine):
+            self.reporter.refuse(errand.keys[identity])
+        if mine:
+            yield from self._put_plan(errand, {identity: values[identity] for identity in mine})
 
     def _put_plan(self, errand: Errand, values: dict[Any, Any]) -> Plan[None]:
         policy = errand.policy
@@ -266,6 +328,9 @@ class Storing:
                 refused = yield from self.store.write_plan(kept, errand, lives)
                 for identity in refused:
                     self.reporter.refuse(errand.keys[identity])
+                if errand.anew and refused:
+                    yield from self._retire_plan(errand, refused)
+            errand.settled.update(values)
         except SerializationError as error:
             self.reporter.tell("store_error", errand.name(list(values)), error=error)
         except self._failures as error:

@@ -7,7 +7,7 @@ This file must never send anything itself, nor know whether it runs in a thread 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from weakref import WeakSet
 
@@ -91,15 +91,16 @@ class Tiers:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.local!r} and {self.remote!r}, coherence={self._coherence!r}>"
 
-    def _forget(self, identity: bytes | None, unshare: bool) -> None:
-        """It was heard that a key changed (None: any key may have): who asks for it now isn't to get what was loaded
-        before."""
-        if unshare:
-            self._loading.flights.unshare_all()  # whether it may be stored is for its lease to say
-        elif identity is None:
-            self._loading.flights.forget_all()
+    def _forget(self, changed: bytes | Callable[[bytes], object] | None) -> None:
+        """It was heard that a key changed, or those for which a function is true (None: any may have): who asks for it now
+        isn't to get what was loaded before."""
+        flights = self._loading.flights
+        if changed is None:
+            flights.unshare_all()  # whether it may be stored is for its lease to say, and served, for its tokens
+        elif callable(changed):
+            flights.forget_where(changed)
         else:
-            self._loading.flights.forget(identity)
+            flights.forget(changed)
 
     def _attend(self) -> None:
         if self._listener is not None and not self._front.gate.is_open():
@@ -132,16 +133,24 @@ class Tiers:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def _read_plan(self, keys: Mapping[bytes, Key], type: Any) -> Plan[dict[bytes, Found]]:
-        """What Redis has that may be served; nothing where it is away."""
+    def _read_plan(self, keys: Mapping[bytes, Key], type: Any, look: bool = False) -> Plan[dict[bytes, Found]]:
+        """What Redis has that may be served; nothing where it is away.
+
+        `look`: only whether there is a value. One that can't be decoded is one, and nothing is counted.
+        """
         self._attend()
-        loading, outbox = self._loading, self._loading.outbox
+        loading, store, outbox = self._loading, self._store, self._loading.outbox
         wanted = {identity: key for identity, key in keys.items() if identity not in outbox}
-        self._store.misses += len(keys) - len(wanted)
+        if not look:
+            store.misses += len(keys) - len(wanted)
+        if not wanted:
+            return {}
         try:
-            found = (yield from self._store.read_redis_plan(wanted, type, self._beside, report=False)) if wanted else {}
+            refused = store.something if look else store.raised
+            found = yield from store.read_redis_plan(wanted, type, self._beside, refused, counted=not look)
         except BackendError as error:
-            self._store.misses += len(wanted)
+            if not look:
+                store.misses += len(wanted)
             loading.reporter.backend_failed(next(iter(keys.values())), error, loading.store.unreachable(error))
             return {}
         loading.reporter.backend_answered()
@@ -176,9 +185,7 @@ class Tiers:
 
     def _remaining_plan(self, key: Key) -> Plan[float | None]:
         identity = self._store.identity(key)
-        hits, misses = self._store.hits, self._store.misses
-        found = (yield from self._read_plan({identity: key}, None)).get(identity)
-        self._store.hits, self._store.misses = hits, misses  # nobody asked for the value
+        found = (yield from self._read_plan({identity: key}, None, look=True)).get(identity)
         return None if found is None else found.remaining
 
     def _get_many_plan(self, keys: Iterable[Key], type: Any) -> Plan[dict[Any, Any]]:
@@ -262,23 +269,27 @@ class Tiers:
         def matches(name: bytes) -> object:
             return text(name[skip:].decode("utf-8", "surrogateescape"))
 
-        yield from self._loading.await_plan(self._loading.flights.forget_where(matches))
+        def forget() -> list[Any]:
+            return self._loading.flights.forget_where(matches)
+
+        yield from self._loading.await_plan(forget())
         self._front.drop_where(matches)
-        removed = yield from self._all_plan(self._store.sweep_plan(pattern))
+        removed = yield from self._all_plan(self._store.sweep_plan(pattern), forget)
         self._front.drop_where(matches)
         return removed or 0
 
     def _invalidate_tags_plan(self, tags: Iterable[str]) -> Plan[None]:
         for tag in _tags(tags):
-            yield from self._loading.await_plan(self._loading.flights.forget_all())
-            yield from self._all_plan(self._store.retag_plan(tag))
+            # What is being loaded may have the tag or not. It is stored with the tokens of before, so it is only not shared.
+            yield from self._all_plan(self._store.retag_plan(tag), self._loading.flights.unshare_all)
 
     def _clear_plan(self) -> Plan[None]:
-        yield from self._loading.await_plan(self._loading.flights.forget_all())
-        yield from self._all_plan(self._store.clear_plan())
+        forget = self._loading.flights.forget_all
+        yield from self._loading.await_plan(forget())
+        yield from self._all_plan(self._store.clear_plan(), forget)
 
-    def _all_plan(self, plan: Plan[Any]) -> Plan[Any]:
-        """Invalidate what can't be named; with Redis away, all of it when it is back."""
+    def _all_plan(self, plan: Plan[Any], forget: Callable[[], object]) -> Plan[Any]:
+        """Invalidate what can't be named; with Redis away, all of it when it is back. `forget`: the loads of it."""
         self._attend()
         loading = self._loading
         try:
@@ -291,7 +302,7 @@ class Tiers:
             loading.post_all()
             raise
         finally:
-            loading.flights.forget_all()
+            forget()
         loading.reporter.backend_answered()
         return outcome
 
@@ -352,7 +363,7 @@ def _memory_of(local: Any) -> MemoryCache[Any, Any]:
 
 def _tags(tags: Iterable[str]) -> tuple[bytes, ...]:
     """Tags as they stand in Redis. Raises TypeError and ConfigurationError for what can't be one."""
-    if isinstance(tags, str | bytes):
+    if isinstance(tags, str | bytes) or not hasattr(tags, "__iter__"):
         raise TypeError(f"tags must be a sequence of str, such as ('users',), not {tags!r}")
     encoded: dict[bytes, None] = {}
     for tag in tags:

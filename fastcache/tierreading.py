@@ -9,8 +9,8 @@ This file must never decide whether something is loaded, and never removes or st
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fastcache.entries import Key
 from fastcache.envelope import Envelope
@@ -24,7 +24,7 @@ from fastcache.replies import batches
 from fastcache.scripts import READ
 from fastcache.sending import Steps
 from fastcache.sidekeys import guard_name
-from fastcache.storing import Found
+from fastcache.storing import Found, Landed
 
 if TYPE_CHECKING:
     from fastcache.commands import Commands
@@ -34,6 +34,8 @@ __all__ = ["TOKEN_LIFE", "TierReading"]
 TOKEN_LIFE = 30 * 24 * 3600 * 1000
 """Milliseconds. A tag for which no new token was needed for so long gets one: its values become misses, once. Without an
 end, a tag for each user of each day would stay in Redis for ever."""
+
+Refused: TypeAlias = Callable[[Key, bytes, int, SerializationError], Found]
 
 _BATCH = 5_000  # values, each with its life, in one pipeline
 
@@ -78,9 +80,17 @@ class TierReading(RemoteStore):
         return found
 
     def read_redis_plan(
-        self, keys: Mapping[bytes, Key], type: Any, beside: bool = False, report: bool = True
+        self,
+        keys: Mapping[bytes, Key],
+        type: Any,
+        beside: bool = False,
+        refused: Refused | None = None,
+        counted: bool = True,
     ) -> Steps[dict[bytes, Found]]:
-        """What Redis has, in one round trip per 5,000 (per node in a cluster), and keep copies."""
+        """What Redis has, in one round trip per 5,000 (per node in a cluster), and keep copies.
+
+        `refused`: what to make of a value that can't be decoded. `counted`: as hits and misses.
+        """
         names = list(keys)
         found: dict[bytes, Found] = {}
         markers = self._front.begin(names)
@@ -94,12 +104,13 @@ class TierReading(RemoteStore):
                     for place, name in enumerate(batch)
                     if replies[2 * place] is not None and replies[2 * place + 1] != -2
                 }
-                found.update((yield from self._judge_plan(there, keys, type, markers, tokens, beside, report)))
+                found.update((yield from self._judge_plan(there, keys, type, markers, tokens, beside, refused)))
         finally:
             self._front.end(markers)
-        good = sum(not (one.broken or one.stale or one.value is MISSING) for one in found.values())
-        self.hits += good
-        self.misses += len(names) - good
+        if counted:
+            good = sum(not (one.broken or one.stale or one.value is MISSING) for one in found.values())
+            self.hits += good
+            self.misses += len(names) - good
         return found
 
     def _fetch_plan(self, names: Sequence[bytes], tokens: Sequence[bytes]) -> Steps[list[Any]]:
@@ -125,16 +136,17 @@ class TierReading(RemoteStore):
         markers: Mapping[bytes, Marker],
         tokens: dict[bytes, Any],
         beside: bool,
-        report: bool = True,
+        refused: Refused | None = None,
     ) -> Steps[dict[bytes, Found]]:
         """What stored bytes are worth; keeps copies of those that hold."""
+        refused = refused or self._broken
         found: dict[bytes, Found] = {}
         envelopes: dict[bytes, Envelope | None] = {}
-        for name, (data, _) in there.items():
+        for name, (data, left) in there.items():
             try:
                 envelopes[name] = self._entries.opened(keys[name], data)
             except SerializationError as error:
-                found[name] = self._broken(keys[name], data, error, report)
+                found[name] = refused(keys[name], data, left, error)
         wanted = {tag for envelope in envelopes.values() if envelope is not None for tag in envelope.tokens}
         known = self._front.known(wanted)
         tokens = {**tokens, **known}
@@ -147,14 +159,23 @@ class TierReading(RemoteStore):
             if not _holds(envelope, tokens):
                 found[name] = Found(None, broken=True, token=(data, None))
                 continue
-            found[name] = self._found(name, keys[name], data, envelope, left, type, markers[name], beside, report)
+            found[name] = self._found(name, keys[name], data, envelope, left, type, markers[name], beside, refused)
         return found
 
-    def _broken(self, key: Key, data: bytes, error: SerializationError, report: bool) -> Found:
-        if not report:
-            raise error
+    # What may be made of a value that can't be decoded: a miss, which is reported; the reader's error; or something that is
+    # there all the same.
+
+    def _broken(self, key: Key, data: bytes, left: int, error: SerializationError) -> Found:
         self._reporter.tell("backend_error", key, error=error)
         return Found(None, broken=True, token=(data, None))
+
+    def raised(self, key: Key, data: bytes, left: int, error: SerializationError) -> Found:
+        raise error
+
+    def something(self, key: Key, data: bytes, left: int, error: SerializationError) -> Found:
+        found = Found(None, token=(data, None))
+        self._age(found, left)
+        return found
 
     def _found(
         self,
@@ -166,7 +187,7 @@ class TierReading(RemoteStore):
         type: Any,
         marker: Marker,
         beside: bool,
-        report: bool,
+        refused: Refused,
     ) -> Found:
         stale_for, load_seconds, payload = 0, 0.0, data
         tags: tuple[bytes, ...] = ()
@@ -177,7 +198,7 @@ class TierReading(RemoteStore):
             missing = envelope is not None and envelope.missing
             value = MISSING if missing else self._entries.decode(key, name, payload, type)
         except SerializationError as error:
-            return self._broken(key, data, error, report)
+            return refused(key, data, left, error)
         found = Found(value, load_seconds=load_seconds, token=(data, stale_for))
         self._age(found, left)
         if not found.stale:
@@ -203,6 +224,22 @@ class TierReading(RemoteStore):
             type = None
             value = value if value is MISSING else Packed(payload)
         return self._front.keep(key, type, value, life, marker, tags, stale_for, load_seconds, beside, only)
+
+    def share(self, key: Key, value: Any) -> Any:
+        if not self._isolate or value is MISSING:
+            return value
+        try:
+            return Packed(self._entries.payload(key, self._entries.name(key), value))
+        except SerializationError:
+            return value  # it has no other form
+
+    def own(self, key: Key, landed: Landed, type: Any) -> Any:
+        if landed.shared.__class__ is not Packed:
+            return super().own(key, landed, type)
+        try:
+            return self._entries.decode(key, self._entries.name(key), landed.shared.data, type)
+        except SerializationError:
+            return landed.value
 
     def rescue(self, keys: Mapping[bytes, Key], type: Any, policy: Policy) -> dict[bytes, Found]:
         """Copies that can't be relied on, where the policy prefers an old value to none."""

@@ -25,7 +25,7 @@ from fastcache.front import NAMESPACE, Front, Marker, Packed
 from fastcache.guards import Guards
 from fastcache.news import News
 from fastcache.replies import batches
-from fastcache.scripts import FILL, INVALIDATE, LEASE, PUT, RETAG
+from fastcache.scripts import FILL, INVALIDATE, LEASE, PUT, RETAG, RETIRE, Script
 from fastcache.sending import Steps
 from fastcache.sidekeys import guard_name, guard_patterns, value_name
 from fastcache.storing import Errand, Found
@@ -47,7 +47,8 @@ class _Held:
     def __init__(self, markers: dict[bytes, Marker]) -> None:
         self.markers = markers
         self.leases: dict[bytes, str] = {}
-        self.tokens: dict[bytes, bytes] = {}
+        self.tokens: dict[bytes, dict[bytes, bytes]] = {}
+        """Of each key, those that were current before its load began: by tag."""
 
 
 class TierStore(TierReading):
@@ -82,7 +83,7 @@ class TierStore(TierReading):
         self, errand: Errand, identities: list[bytes]
     ) -> Steps[tuple[dict[bytes, Found], dict[bytes, Any]]]:
         held: _Held = errand.held
-        held.tokens = yield from self._current_plan(errand.tags, held.markers)
+        current = yield from self._current_plan(errand.tags, held.markers)
         keys = {identity: errand.keys[identity] for identity in identities}
         beside = errand.policy.refresh_ahead is not None
         if not errand.policy.lease:
@@ -96,12 +97,14 @@ class TierStore(TierReading):
                 one = found[name]
                 if one.stale or one.broken or (errand.early and one.token == errand.found[name].token):
                     del found[name]  # it is what is to be replaced
+            held.tokens.update(dict.fromkeys(identities, current))
             return found, {}
         calls = []
         tokens = {}
         for identity in identities:
             tokens[identity] = token = self._guards.new()
-            calls.append(((identity, guard_name(identity)), (token, self._guards.lease_life, _digest(errand, identity))))
+            wanted = (token, self._guards.lease_life, _digest(errand, identity), "1" if errand.anew else "")
+            calls.append(((identity, guard_name(identity)), wanted))
         markers = self._front.begin(identities)
         waiting: dict[bytes, Any] = {}
         there: dict[bytes, tuple[bytes, int]] = {}
@@ -113,6 +116,7 @@ class TierStore(TierReading):
                     there[identity] = answer[1], answer[2]
                 elif what == b"load":
                     held.leases[identity] = tokens[identity]
+                    held.tokens[identity] = current
                     self._guards.keep(tokens[identity], guard_name(identity), self._guards.lease_life)
                 elif what == b"writer":
                     errand.unstored.add(identity)
@@ -151,7 +155,8 @@ class TierStore(TierReading):
                 name: b"" if value is MISSING else self._entries.payload(errand.keys[name], name, value)
                 for name, value in values.items()
             }
-            tokens = held.tokens if held else (yield from self._current_plan(errand.tags, markers))
+            current = {} if held else (yield from self._current_plan(errand.tags, markers))
+            tokens = held.tokens if held else dict.fromkeys(values, current)
             stale = {
                 name: 0.0 if lives[name] == math.inf or value is MISSING else errand.policy.stale_for
                 for name, value in values.items()
@@ -167,14 +172,16 @@ class TierStore(TierReading):
             sent = [name for name in values if name not in unheard]
             for name in sent:
                 value = values[name]
-                data = seal(payloads[name], stale[name], errand.load_seconds, value is MISSING, tokens)
+                data = seal(payloads[name], stale[name], errand.load_seconds, value is MISSING, tokens[name])
                 px = milliseconds(lives[name] + stale[name])
                 life = b"" if px is None else px
                 arguments: tuple[Any, ...]
                 if errand.writes:
-                    arguments = (writer or "", data, life, *self._news.publication("key", name))
+                    arguments = (writer or "", data, life)
                 else:
                     arguments = (leases.get(name, ""), data, life, _digest(errand, name))
+                if errand.writes or errand.anew:
+                    arguments += self._news.publication("key", name)
                 calls.append(((name, guard_name(name)), arguments))
             stored = yield from self._commands._scripts_plan(PUT if errand.writes else FILL, calls)
             late = monotonic() - began
@@ -184,8 +191,8 @@ class TierStore(TierReading):
                 if not self._outcome(done, errand.keys[name]):
                     refused.append(name)
                 elif name not in missed and self._keep(
-                    errand.keys[name], errand.type, values[name], payloads[name], lives[name] - late, markers[name], tokens,
-                    stale[name], errand.load_seconds, beside, only=True,
+                    errand.keys[name], errand.type, values[name], payloads[name], lives[name] - late, markers[name],
+                    tokens[name], stale[name], errand.load_seconds, beside, only=True,
                 ):  # fmt: skip
                     kept.add(name)
             return refused
@@ -194,7 +201,7 @@ class TierStore(TierReading):
                 yield from self._guards.release_plan(token, guard_name(name))
             raise
         finally:
-            if errand.writes:
+            if errand.writes or errand.anew:
                 self._front.drop([name for name in values if name not in kept])
             self._front.end(markers, load)
             for token in leases.values():
@@ -221,16 +228,24 @@ class TierStore(TierReading):
     # -- invalidating ----------------------------------------------------------------------------------------------
 
     def remove_plan(self, identities: Iterable[bytes], writer: str = "") -> Steps[int]:
-        names = list(identities)
+        return (yield from self._remove_plan(INVALIDATE, dict.fromkeys(identities, writer)))
+
+    def retire_plan(self, errand: Errand, identities: Iterable[bytes]) -> Steps[None]:
+        seen = {name: _digest(errand, name) for name in identities}
+        yield from self._remove_plan(RETIRE, {name: digest for name, digest in seen.items() if digest})
+
+    def _remove_plan(self, script: Script, arguments: Mapping[bytes, str]) -> Steps[int]:
+        names = list(arguments)
         markers = self._front.begin(names, writes=True)
         self._front.drop(names)
         try:
             removed = 0
             for batch in batches(names, _BATCH):
                 calls = [
-                    ((name, guard_name(name)), (writer, *self._news.publication("key", name))) for name in batch
+                    ((name, guard_name(name)), (arguments[name], *self._news.publication("key", name)))
+                    for name in batch
                 ]
-                removed += sum(map(self._outcome, (yield from self._commands._scripts_plan(INVALIDATE, calls))))
+                removed += sum(map(self._outcome, (yield from self._commands._scripts_plan(script, calls))))
             return removed
         finally:
             self._front.drop(names)  # what was read before Redis heard of it

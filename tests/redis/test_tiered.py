@@ -369,6 +369,14 @@ def test_mistakes_are_refused_and_change_nothing(one, call, error):
     assert one.get("k") == "kept"
 
 
+@pytest.mark.parametrize("tags", ["t", b"t", 5, None])
+def test_tags_that_are_no_sequence_are_refused_with_an_example(one, tags):
+    """The error says what is expected."""
+    with pytest.raises(TypeError, match=r"tags must be a sequence of str, such as \('users',\), not "):
+        one.set("k", 1, tags=tags)
+    assert one.get("k") is None
+
+
 def test_a_thousand_tags_are_taken(one, two):
     """Named as often as one likes; each of them invalidates the value."""
     one.set("k", 1, tags=[*map(str, range(1000)), "0"])

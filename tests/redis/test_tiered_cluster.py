@@ -14,7 +14,8 @@ import pytest
 import servers
 from redis.cluster import key_slot
 from test_cluster import cluster_client
-from test_tiered import heard, inner, trusted, until
+from test_tiered import heard, inner, slow, trusted, until
+from test_tiered_refresh import drive
 
 from fastcache import MISSING, Policy
 from fastcache.sidekeys import ANCHORS, guard_name
@@ -177,9 +178,15 @@ def test_changes_during_a_load_take_its_lease_away(face, make):
 def test_changes_of_keys_of_all_primaries_are_heard(face, make, coherence):
     """Each way of changing reaches the copies of another process; what Redis then has is served, nothing older."""
     one, two = heard(make(coherence=coherence)), heard(make(coherence=coherence))
+
+    def refresh(key):
+        loader = slow(face, lambda key: "new")
+        face.run(drive(face), inner(one)._loading.refresh_plan(key, loader, None, None, None, None))
+
     changes = [
         lambda key: one.set(key, "new"),
         lambda key: one.set_many({key: "new"}),
+        refresh,
         lambda key: one.delete(key),
         lambda key: face.write(one, key),
         lambda key: one.delete_pattern(key.replace("{", "\\{")),

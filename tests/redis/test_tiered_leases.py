@@ -12,8 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from loaders import overtake
+from loaders import overtake, start
 from test_tiered import heard, inner, slow, until
+from test_tiered_stored import hold_back
 
 from fastcache import AsyncRedisCache, AsyncTieredCache, MemoryCache, Policy, RedisCache, TieredCache
 from fastcache.envelope import seal
@@ -329,3 +330,69 @@ def test_load_that_is_left_by_its_driver_has_its_lease_end(tiers, other, short_l
     until(lambda: not other.exists(name))
     assert cache.get_or_load("k", lambda key: 1) == 1
     assert cache.stats().lease_refused == 0
+
+
+@pytest.mark.parametrize("lease", [True, False])
+def test_key_that_waits_in_the_outbox_is_not_taken_from_redis(face, server, other, lease):
+    """What Redis has of it is out of date, though it could be asked: the loader is, and what it returns isn't stored."""
+    cache = heard(face.tiered(server.url, policy=Policy(60, lease=lease, jitter=0)))
+    other.mset({"p:k": '"old"', "p:l": '"kept"'})
+    outbox = inner(cache)._loading.outbox
+    inner(cache)._loading._flush_after = math.inf  # it could not be delivered just now
+    outbox.add(b"p:k")
+    for _ in range(2):
+        assert cache.get_or_load("k", lambda key: "new") == "new"
+        assert cache.get_or_load_many(["k", "l"], lambda keys: dict.fromkeys(keys, "new")) == {"k": "new", "l": "kept"}
+    assert other.get("p:k") == b'"old"'
+    assert cache.get("k") is None
+    outbox.done(outbox.marks([b"p:k"]))
+
+
+def test_key_that_comes_into_the_outbox_is_waited_for_no_longer(face, server, other):
+    """What another process stores of it may be out of date."""
+    cache = heard(face.tiered(server.url))
+    outbox = inner(cache)._loading.outbox
+    inner(cache)._loading._flush_after = math.inf
+    other.set(guard_name(b"p:b"), b"Lanother", px=60_000)
+
+    def load(keys):
+        outbox.add(b"p:b")
+        other.set("p:b", '"old"')
+        return dict.fromkeys(keys, "new")
+
+    assert cache.get_or_load_many(["a", "b"], slow(face, load)) == {"a": "new", "b": "new"}
+    assert other.exists("p:a")
+    assert other.get("p:b") == b'"old"'
+    assert cache.stats().lease_refused == 1
+    outbox.done(outbox.marks([b"p:b"]))
+
+
+@pytest.mark.parametrize("store", ["foreground", "background"])
+def test_tokens_are_those_of_before_the_load_though_more_is_loaded_later(face, server, other, store):
+    """A value that is still to be stored when another key's load begins has a tag that was invalidated in between."""
+    policy = Policy(60, store=store, jitter=0)
+    one, two = face.tiered(server.url, coherence=None), heard(face.tiered(server.url))
+    truth = {"a": "old", "b": "old"}
+    other.set(guard_name(b"p:b"), b"Lanother", px=60_000)
+    go_on = hold_back(face, one) if store == "background" else lambda: None
+
+    def load(keys):
+        found = {key: truth[key] for key in keys}
+        if "a" in keys:
+            truth.update(a="new", b="new")
+            two.invalidate_tags("t")
+            other.delete(guard_name(b"p:b"))
+        return found
+
+    assert one.get_or_load_many(["a", "b"], slow(face, load), policy=policy, tags=["t"]) == {"a": "old", "b": "new"}
+    go_on()
+    assert two.get_many(["a", "b"]) == {"b": "new"}
+
+
+def test_callers_wait_as_long_as_the_one_who_waits_for_another_process(face, server, other, monkeypatch):
+    """A hard_timeout is the loader's: it doesn't run while the lease of one who died is waited for."""
+    monkeypatch.setattr("fastcache.loading.SLACK", -9.9)
+    cache = heard(face.tiered(server.url, policy=Policy(60, hard_timeout=10, jitter=0)))
+    other.set(guard_name(b"p:k"), b"Ldead", px=600)
+    outcomes = [start(cache.get_or_load, "k", lambda key: "value") for _ in range(3)]
+    assert [outcome() for outcome in outcomes] == ["value"] * 3

@@ -10,6 +10,7 @@ import pytest
 import servers
 from test_cluster import cluster_client
 from test_tiered import heard, inner, trusted, until
+from test_tiered_refresh import Function
 
 NEEDED = [
     *("~p:*", "~fastcache-*", "&fastcache-news:*"),
@@ -59,6 +60,7 @@ def test_permissions_that_the_docs_name_are_enough(face, restricted, coherence):
         assert cache.get_or_load(f"{key}x", lambda key: 2) == 2
         face.write(cache, key)
     assert cache.delete_pattern("?x") == 10
+    assert Function(face, cache, "new").refresh() == "new" == cache.get("k")
     cache.set("a", 1)
     cache.invalidate_tags("t")
     cache.clear()
@@ -90,6 +92,9 @@ def test_without_channels_copies_are_never_relied_on_and_all_else_works(face, re
         assert {event.kind for event in events} == {"backend_error"}
         assert all("other processes can't be told" in str(event.error) for event in events)
         assert not inner(cache)._loading.outbox
+    events.clear()
+    assert Function(face, cache, "new").refresh() == "new" == cache.get("k")
+    assert [event.kind for event in events] == ["load", "backend_error"]
     cache.set("k", 3)
     assert cache.get("k") == 3
     assert cache.get_or_load("k", lambda key: 4) == 3

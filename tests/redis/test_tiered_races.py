@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import threading
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from test_processes import in_child
 from test_tiered import heard, inner, trusted, until
 
-from fastcache import CacheStats, MemoryCache, Policy, RedisCache, TieredCache
+from fastcache import MISSING, CacheMiss, CacheStats, MemoryCache, Policy, RedisCache, TieredCache
 from fastcache.sidekeys import guard_name
 
 
@@ -44,6 +45,10 @@ def test_both_spellings_of_a_key_are_one(face, server):
     cache.set("k", 2)
     assert cache.get(b"k") == 2 == cache.get("k")
     cache.get_or_load_many([b"k", "new"], lambda keys: dict.fromkeys(keys, 3))
+    cache.delete("new")
+    both = [b"k", "k", "new", b"new"]
+    assert cache.get_or_load_many(both, lambda keys: dict.fromkeys(keys, 4)) == {b"k": 2, "k": 2, "new": 4, b"new": 4}
+    assert cache.get_many(both) == {b"k": 2, "k": 2, "new": 4, b"new": 4}
     cache.delete(b"k")
     assert cache.get("k") is None
 
@@ -330,6 +335,53 @@ def test_counters_add_up(face, server):
     assert after.hits == after.l1_hits + after.l2_hits
     assert after.misses - before.misses == 3
     assert (after.loads, after.load_errors, after.breaker) == (1, 0, "closed")
+
+
+def test_looking_whether_there_is_a_value_counts_nothing(face, server, monkeypatch):
+    """And takes no lookup out of the count that another caller makes meanwhile."""
+    cache = heard(face.tiered(server.url))
+    store = inner(cache)._store
+    fetch, asked = store._fetch_plan, []
+
+    def beside(names, tokens):
+        asked.append(names)
+        if len(asked) == 1:
+            yield from store.read_redis_plan({b"p:other": "other"}, None)
+        return (yield from fetch(names, tokens))
+
+    monkeypatch.setattr(store, "_fetch_plan", beside)
+    before = cache.stats()
+    assert not cache.exists("k")
+    assert asked == [[b"p:k"], [b"p:other"]]
+    assert cache.remaining("k") is None
+    after = cache.stats()
+    assert (after.misses - before.misses, after.hits - before.hits) == (1, 0)
+
+
+def test_backend_is_back_when_it_answers(face, server):
+    """Not when a copy is found, or a key isn't asked for since its invalidation waits."""
+    events: list[Any] = []
+    cache = heard(face.tiered(server.url, policy=Policy(60, refresh_ahead=1.0, jitter=0), on_event=events.append))
+    assert cache.get_or_load_many(["k", "l"], lambda keys: dict.fromkeys(keys, 1)) == {"k": 1, "l": 1}
+    loading = inner(cache)._loading
+    loading.outbox.add(b"p:waits")
+    loading._flush_after = math.inf
+    loading.reporter.backend_failed("k", OSError("away"))
+    assert cache.get("k") == 1 == cache.get_or_load("k", len)
+    assert cache.get_or_load_many(["k", "l"], len) == {"k": 1, "l": 1}
+    assert cache.get("waits") is None
+    assert cache.get_many(["waits"]) == {}
+    assert not cache.exists("waits")
+    assert cache.remaining("waits") is None
+    with pytest.raises(CacheMiss):
+        cache["waits"]
+    assert "backend_back" not in [event.kind for event in events]
+    assert cache.get("nothing") is None
+    assert [event.kind for event in events][-1] == "backend_back"
+    loading.reporter.backend_failed("k", OSError("away"))
+    assert cache.get_or_load("nothing", lambda key: MISSING) is None
+    assert "backend_back" in [event.kind for event in events][-2:]
+    loading.outbox.done(loading.outbox.marks([b"p:waits"]))
 
 
 def test_many_readers_never_see_an_old_value_after_sync(face, server):

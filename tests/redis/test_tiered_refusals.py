@@ -212,3 +212,17 @@ def test_value_that_was_invalidated_while_it_could_not_be_stored_is_not_kept(fac
     go_on.set()
     assert cache.drain(10)
     assert cache.get("k") is None
+
+
+@pytest.mark.parametrize("data", [b"\xff{", b"\xc1fc\x09"], ids=["not JSON", "no envelope"])
+def test_value_that_cannot_be_read_is_there_all_the_same(face, server, other, data):
+    """As `RedisCache` says, which doesn't look at it."""
+    tiers, redis = heard(face.tiered(server.url)), face.from_url(server.url, "p", ttl=60)
+    other.set("p:k", data, px=50_000)
+    other.set("p:forever", data)
+    for cache in (redis, tiers):
+        assert cache.exists("k")
+        assert 40 < cache.remaining("k") <= 50
+        assert cache.remaining("forever") == math.inf
+    with pytest.raises(SerializationError):
+        tiers.get("k")

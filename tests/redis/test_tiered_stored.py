@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import pytest
+from loaders import start
 from test_tiered import heard, inner, slow, trusted, until
 
 from fastcache import MISSING, MemoryCache, Policy, RedisCache, TieredCache, cached
@@ -315,3 +316,85 @@ def test_refresh_ahead_that_begins_late(face, server, other, lease, renewed):
     assert cache.drain(10)
     inner(cache)._loading.random = lambda: 1.0
     assert cache.get_or_load("k", load) == ("renewed" if renewed else "loaded")
+
+
+WIDE = {
+    "tag": lambda cache: cache.invalidate_tags("another"),
+    "pattern": lambda cache: cache.delete_pattern("another*"),
+}
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+@pytest.mark.parametrize("coherence", ["pubsub", "tracking", None])
+@pytest.mark.parametrize("change", WIDE.values(), ids=WIDE)
+def test_change_of_others_during_a_load_does_not_concern_it(face, server, other, where, coherence, change):
+    """Who invalidates tags and patterns all the time caches what takes long to load all the same."""
+    one, two = (face.tiered(server.url, coherence=coherence) for _ in range(2))
+    for cache in (one, two) if coherence else ():
+        heard(cache)
+    other.set("p:another", "1", px=50_000)
+    runs: list[str] = []
+
+    def load(key):
+        runs.append(key)
+        change(one if where == "here" else two)
+        one.sync()
+        return "value"
+
+    assert one.get_or_load("k", slow(face, load), tags=["t"]) == "value"
+    assert one.get_or_load("k", slow(face, load)) == "value" == two.get("k")
+    assert runs == ["k"]
+    assert one.stats().lease_refused == 0
+    assert nothing_is_left(one)
+
+
+@leases
+@pytest.mark.parametrize(
+    ("coherence", "where"),
+    [*((each, where) for each in ("pubsub", "tracking") for where in ("here", "elsewhere")), (None, "here")],
+)
+@pytest.mark.parametrize("store", ["background", "foreground"])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_change_during_a_load_concerns_what_it_loads(face, server, monkeypatch, lease, where, coherence, store, change):
+    """Its value is for those who waited already: it is served from nowhere, not even on its way into Redis."""
+    monkeypatch.setattr("fastcache.leasing.PATIENCE", 0.05)  # who comes later waits for the lease of the one before
+    one, two = (face.tiered(server.url, coherence=coherence) for _ in range(2))
+    for cache in (one, two) if coherence else ():
+        heard(cache)
+    truth = {"k": "old"}
+    go_on = hold_back(face, one) if store == "background" else None
+
+    def load(key):
+        value = truth[key]
+        if value == "old":
+            truth["k"] = "new"
+            change(one if where == "here" else two)
+            one.sync()
+        return value
+
+    policy = Policy(60, store=store, lease=lease, jitter=0)
+    assert one.get_or_load("k", slow(face, load), policy=policy, tags=["t"]) == "old"
+    if go_on is not None and inner(one)._loading.flights._storing:
+        assert one.get_or_load("k", slow(face, load), policy=Policy(60), tags=["t"]) == "new"
+        go_on()
+    assert one.get("k") in {None, "new"}
+    assert two.get("k") in {None, "new"}
+    assert one.get_or_load("k", slow(face, load), policy=Policy(60), tags=["t"]) == "new"
+    assert one.get("k") == "new" == two.get("k")
+    assert nothing_is_left(one)
+
+
+@leases
+@pytest.mark.parametrize("change", [*CHANGES.values(), lambda cache: cache.set("k", "new")], ids=[*CHANGES, "set"])
+def test_change_does_not_wait_for_a_store_that_has_not_begun(face, server, lease, change):
+    """All workers may be busy for long. What was to be stored isn't any more."""
+    cache = heard(face.tiered(server.url))
+    policy = Policy(60, store="background", lease=lease, jitter=0)
+    go_on = hold_back(face, cache)
+    values = {"k": "old", "k2": "old", "another": 1}
+    assert cache.get_or_load_many(list(values), lambda keys: values, policy=policy, tags=["t"]) == values
+    start(change, cache)()
+    go_on()
+    assert cache.get("k") in {None, "new"}
+    assert nothing_is_left(cache)
+    assert not len(inner(cache)._loading.flights)
