@@ -140,7 +140,7 @@ class TierStore(TierReading):
     def write_plan(
         self, values: Mapping[bytes, Any], errand: Errand, lives: Mapping[bytes, float]
     ) -> Steps[list[bytes]]:
-        writer = errand.held if errand.writes else None  # the token of a hold
+        writer: str = errand.held if errand.writes else ""  # the token of a hold
         held: _Held | None = None if errand.writes else errand.held
         leases = {} if held is None else {name: held.leases.pop(name) for name in values if name in held.leases}
         load = {} if held is None else held.markers
@@ -172,7 +172,7 @@ class TierStore(TierReading):
                 life = b"" if px is None else px
                 arguments: tuple[Any, ...]
                 if errand.writes:
-                    arguments = (writer or "", data, life, *self._news.publication("key", name))
+                    arguments = (writer, data, life, *self._news.publication("key", name))
                 else:
                     arguments = (leases.get(name, ""), data, life, _digest(errand, name))
                 calls.append(((name, guard_name(name)), arguments))
@@ -197,8 +197,8 @@ class TierStore(TierReading):
             if errand.writes:
                 self._front.drop([name for name in values if name not in kept])
             self._front.end(markers, load)
-            for token in leases.values():
-                self._guards.forget(token)
+            for token in (writer, *leases.values()):
+                self._guards.forget(token)  # if Redis wasn't told, it ends by itself
 
     def salvage(self, values: Mapping[bytes, Any], errand: Errand, lives: Mapping[bytes, float]) -> None:
         """Where the policy prefers an old value to none, keep what Redis didn't take: it is newer than what there is."""
@@ -221,7 +221,7 @@ class TierStore(TierReading):
     # -- invalidating ----------------------------------------------------------------------------------------------
 
     def remove_plan(self, identities: Iterable[bytes], writer: str = "") -> Steps[int]:
-        names = list(identities)
+        names = list(dict.fromkeys(identities))  # both spellings of a key are one, and SCAN repeats itself
         markers = self._front.begin(names, writes=True)
         self._front.drop(names)
         try:
@@ -235,6 +235,7 @@ class TierStore(TierReading):
         finally:
             self._front.drop(names)  # what was read before Redis heard of it
             self._front.end(markers)
+            self._guards.forget(writer)  # if Redis wasn't told, the hold ends by itself
 
     def hold_plan(self, identity: bytes) -> Steps[str | None]:
         """Begin to write what a key is made from. Returns the writer's token, None if Redis can't be told."""

@@ -212,3 +212,28 @@ def test_value_that_was_invalidated_while_it_could_not_be_stored_is_not_kept(fac
     go_on.set()
     assert cache.drain(10)
     assert cache.get("k") is None
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["forgotten", "forgotten again"])
+def test_script_that_redis_forgot_is_taught_once(face, server, other, monkeypatch, at_once):
+    """For many keys at a time, one call teaches it, and the rest goes in one round trip; unless it forgets all the time."""
+    cache = heard(face.tiered(server.url))
+    commands = inner(cache)._store._commands
+    script_plan, taught = commands._script_plan, []
+
+    def teach(script, *call):
+        taught.append(script)
+        outcome = yield from script_plan(script, *call)
+        if at_once:
+            other.script_flush()
+        return outcome
+
+    values = {f"k{number}": number for number in range(5)}
+    cache.set_many(dict.fromkeys(values))
+    monkeypatch.setattr(commands, "_script_plan", teach)
+    other.script_flush()
+    cache.set_many(values)
+    assert len(taught) == (5 if at_once else 1)
+    assert cache.stats().backend_errors == 0
+    monkeypatch.undo()
+    assert heard(face.tiered(server.url)).get_many(values) == values
