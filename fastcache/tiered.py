@@ -244,12 +244,14 @@ class TieredCache(Tiers):
     def close(self) -> None:
         """Stop listening, wait for what is loaded in the background, for 5 s at most, and close both tiers.
 
+        What Redis hasn't heard of yet is sent before, if it is back.
         (A client that was given to the Redis cache stays open.) May be called again.
         """
         driver: Any = self._loading.driver
         if self._listener is not None:
             self._listener.leave()
         driver.close()
+        run(self._loading.last_plan())
         self.local.close()
         self.remote.close()
 

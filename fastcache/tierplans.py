@@ -102,6 +102,8 @@ class Tiers:
             self._loading.flights.forget(identity)
 
     def _attend(self) -> None:
+        """At the beginning of each operation that goes beyond the memory."""
+        self._loading.deliver()
         if self._listener is not None and not self._front.gate.is_open():
             self._listener.attend()
 

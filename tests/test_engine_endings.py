@@ -212,6 +212,43 @@ def test_the_outbox_is_kept_again_after_its_loop_has_ended(engine, end, rounds):
     assert not engine._flushing
 
 
+@pytest.mark.parametrize("write", ["put", "invalidate"])
+def test_the_next_write_has_the_outbox_delivered_in_its_loop(engine, write):
+    """The store is back, and the task that would have noticed ended with its loop."""
+    engine.store.away = True
+    asyncio.run(arun(engine.invalidate_plan("k")))
+    assert engine.outbox
+    engine.store.away = engine.store.hangs = False
+
+    async def second():
+        await arun(engine.put_plan({"l": 1}, Policy(60)) if write == "put" else engine.invalidate_plan("l"))
+        while engine.outbox:
+            await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(second(), 10))
+    assert not engine._flushing
+
+
+def test_an_invalidation_that_its_loop_left_waits_in_the_outbox(engine):
+    """Its coroutine is closed where no loop runs, as by the collector: the next loop delivers it."""
+    invalidating = arun(engine.invalidate_plan("k"))
+
+    async def begin():
+        invalidating.send(None)
+
+    asyncio.run(begin())
+    invalidating.close()
+    assert "k" in engine.outbox
+    assert not engine._flushing
+
+    async def again():
+        await arun(engine.invalidate_plan("l"))
+        while engine.outbox:
+            await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(again(), 10))
+
+
 @pytest.mark.parametrize("start", ["spawn", "keep"])
 def test_a_plan_whose_task_is_cancelled_before_it_begins_cleans_up(engine, start):
     """The `finally` of a background plan runs, and nothing it would call does, though its task never got a turn."""

@@ -319,7 +319,7 @@ def test_invalidations_whose_callback_fails_are_made_up_for_by_clearing():
     cache = MemoryCache(ttl=60, on_evict=on_evict)
     table = dict.fromkeys(range(MOST_KEYS + 1), "old")
     aside = CacheAside(cache, table.__getitem__)
-    cache._loading._flushing = True  # not beside, by a thread: what waits is flushed by the call that comes along
+    cache._loading._flushing.add(None)  # not beside, by a thread: what waits is flushed by the call that comes along
     for key in table:
         assert aside.get(key) == "old"
     cache.set("another", 1)
