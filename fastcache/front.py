@@ -105,7 +105,7 @@ class Front:
         return (key, type)
 
     def find(self, key: Any, type: Any, trusted: bool = True) -> Found | None:
-        """The copy of a key, fresh or stale, without counting it. `trusted`: only while the gate is open."""
+        """The copy of a key, fresh or stale, without counting it. `trusted`: only with the gate open, and no spare one."""
         if trusted and not self.gate.is_open():
             return None
         place = self.place(key, type)
@@ -113,7 +113,7 @@ class Front:
         if value is _ABSENT:
             return None
         if value.__class__ is Entry:
-            return self._cache._store.find(place, value)
+            return None if trusted and value.spare else self._cache._store.find(place, value)
         return Found(value, remaining=self._map.remaining(place) or 0.0)
 
     # -- keeping ---------------------------------------------------------------------------------------------------
@@ -194,7 +194,9 @@ class Front:
     def keep_untrusted(
         self, key: Any, type: Any, value: Any, life: float, marker: Marker, stale_for: float, tags: Iterable[bytes] = ()
     ) -> None:
-        """Keep a value that Redis didn't take, for those who prefer an old value to none. Nothing else may rely on it."""
+        """Keep a value that Redis didn't take, for those who prefer an old value to none. Nothing else may rely on it: what
+        isn't in Redis can be invalidated there without a word (by CLIENT TRACKING).
+        """
         place = self.place(key, type)
         life = min(life, self._map.ttl)
         if place is None:
@@ -202,7 +204,7 @@ class Front:
         with self._cache._section():
             if marker.clean and marker.epoch == self.epoch:
                 self._pop(key)
-                self._put(place, Entry(value, stale_for, 0.0), life, stale_for, tags)
+                self._put(place, Entry(value, stale_for, 0.0, spare=True), life, stale_for, tags)
 
     def _put(self, place: Any, value: Any, life: float, stale_for: float, tags: Iterable[bytes]) -> None:
         if value.__class__ is Entry:

@@ -327,7 +327,9 @@ class Tiers:
             place = f"remembered as missing for {copy.remaining:.3g} s more"
         else:
             place = f"a copy, {'stale' if copy.stale else f'fresh for {copy.remaining:.3g} s more'}"
-        if gate.is_open():
+        if copy is not None and gate.is_open() and self._front.find(key, None) is None:
+            trust = "not relied on: Redis didn't take it; it is served under stale_for while Redis is away"
+        elif gate.is_open():
             trust = "it may be relied on" if copy is not None else "one may be kept"
         elif self._listener is None or self._listener._hub is None:
             trust = "not relied on: nobody listens yet"

@@ -6,7 +6,7 @@ import math
 import threading
 
 import pytest
-from test_tiered import heard, inner
+from test_tiered import heard, inner, trusted, until
 
 from fastcache import MISSING, BackendError, Policy, SerializationError
 from fastcache.plan import Call
@@ -162,6 +162,32 @@ def test_failed_loader_is_heard_though_its_lease_cannot_be_given_back(face, own_
         cache.get_or_load("k", fail)
     own_server.start()
     assert cache.get_or_load("k", lambda key: 1) == 1
+
+
+@pytest.mark.parametrize("coherence", ["pubsub", "tracking", None])
+def test_value_that_redis_did_not_take_is_not_relied_on(face, own_server, coherence):
+    """Who invalidates it doesn't find it in Redis, and what isn't there isn't watched. With Redis away it may be served."""
+    policy = Policy(60, stale_for=60, jitter=0)
+    one, two = (face.tiered(own_server.url, policy=policy, coherence=coherence) for _ in range(2))
+    if coherence is not None:
+        heard(one), heard(two)
+    one.set("another", 1)  # the namespace's token is new: that is heard, too
+    one.sync()
+    with own_server.client() as client:
+        client.rpush(guard_name(b"p:k"), "not a guard")
+        assert one.get_or_load("k", lambda key: "old") == "old"
+        assert "Redis didn't take it" in one.explain("k")
+        client.delete(guard_name(b"p:k"))
+    two.invalidate("k")
+    hits = one.stats().l1_hits
+    assert one.get("k") is None
+    assert one.get_many(["k"]) == {}
+    assert not one.exists("k")
+    assert one.stats().l1_hits == hits
+    own_server.kill()
+    if coherence == "pubsub":
+        until(lambda: not trusted(one))
+    assert one.get_or_load("k", lambda key: "new") == ("new" if coherence == "pubsub" else "old")
 
 
 @pytest.mark.parametrize("how", ["invalidate", "set", "tag", "clear", "pattern"])
