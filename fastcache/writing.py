@@ -20,6 +20,7 @@ __all__ = ["Writing"]
 
 FLUSH_BATCH = 500  # keys of the outbox at a time
 FLUSH_INTERVAL = 1.0  # seconds, as the breaker's probe
+LOOK = 0.5  # seconds between two looks at whether a store that is waited for can end at all: nobody tells when a loop stops
 
 
 class Writing(Storing):
@@ -37,7 +38,8 @@ class Writing(Storing):
         for stored in stores:
             if stored is not None and stored.enter(inside.get()):
                 try:
-                    yield Join(stored)
+                    while not (yield Call(self.driver.wait, stored, LOOK)):
+                        self.flights.end_stranded()  # its event loop may have ended, or have been stopped
                 finally:
                     stored.leave(inside.get())
 
