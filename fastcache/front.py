@@ -6,7 +6,8 @@ here, spoils the markers of its key. A marker is of one key, and lives as long a
 
 Rules: a copy that can't be told apart from an old one is not kept. Two writings of a key that overlap leave no copy, for it
 isn't known whose reached Redis last. Everything here is done under one lock, that of the map; nothing waits, and no code of
-the program runs while it is held (`on_evict` runs after). This file must never talk to Redis.
+the program runs while it is held: `on_evict` runs after, and what it raises goes to `sys.unraisablehook`, since who reads or
+writes has yet to talk to Redis. This file must never do that.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastcache._gate import Gate, GatedLookup
 from fastcache.errors import MISSING
+from fastcache.events import report_unraisable
 from fastcache.memory import Entry
 from fastcache.storing import Found
 
@@ -28,6 +30,9 @@ __all__ = ["Front", "Marker", "Packed"]
 MOST_TYPES = 16
 """Copies of one key decoded into so many different types are kept; of further types none. (More are made by the program as
 it goes, and would never be asked for again.)"""
+
+MOST_TOKENS = 1000
+"""Tokens of tags that no copy has (any more): some 200 bytes each. Beyond that they are asked for again."""
 
 NAMESPACE = b""  # the tag of all values
 
@@ -56,6 +61,24 @@ class Marker:
         """Nothing was heard against what it brings."""
 
 
+class _Section:
+    """The lock of the map; no `on_evict` before it is released, and nothing that it raises after."""
+
+    __slots__ = ("_section",)
+
+    def __init__(self, section: Any) -> None:
+        self._section = section
+
+    def __enter__(self) -> None:
+        self._section.__enter__()
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            self._section.__exit__(*exc_info)
+        except Exception as error:
+            report_unraisable(error, self._section, "Exception ignored in the on_evict of a two-level cache")
+
+
 class Front:
     """The copies in a `MemoryCache`, which belongs to this tier alone. Thread-safe.
 
@@ -81,6 +104,9 @@ class Front:
         self._noted = 0  # keys in all sets of `_tagged`
         self._types: dict[Any, None] = {}
         self.disguised = 0  # hits of the map that were none
+
+    def _section(self) -> Any:
+        return _Section(self._cache._section())
 
     def forget_parent(self) -> None:
         """In a forked child: nothing is heard here, and the readings and writings are the parent's."""
@@ -126,7 +152,7 @@ class Front:
         `load`: the markers of the load whose values are written. That isn't against them; all other writing is.
         """
         markers = {}
-        with self._cache._section():
+        with self._section():
             for identity in identities:
                 marker = markers[identity] = Marker(self.epoch, writes)
                 others = self._pending.setdefault(identity, set())
@@ -144,7 +170,7 @@ class Front:
 
         A marker hears nothing from then on, so that what it brings is not kept. `load`: see `begin`.
         """
-        with self._cache._section():
+        with self._section():
             for identity, marker in markers.items():
                 marker.clean = False
                 pending = self._pending.get(identity)
@@ -183,7 +209,7 @@ class Front:
             stale_for = 0.0
         if stale_for or beside or value is MISSING or value.__class__ is Packed:
             value = Entry(value, stale_for, load_seconds)
-        with self._cache._section():
+        with self._section():
             if not marker.clean or marker.epoch != self.epoch or not self.gate.is_open():
                 return False
             if only:
@@ -201,7 +227,7 @@ class Front:
         life = min(life, self._map.ttl)
         if place is None:
             return
-        with self._cache._section():
+        with self._section():
             if marker.clean and marker.epoch == self.epoch:
                 self._pop(key)
                 self._put(place, Entry(value, stale_for, 0.0, spare=True), life, stale_for, tags)
@@ -239,7 +265,7 @@ class Front:
 
     def drop(self, identities: Iterable[bytes]) -> None:
         """These were written or invalidated."""
-        with self._cache._section():
+        with self._section():
             for identity in identities:
                 for marker in self._pending.get(identity, ()):
                     marker.clean = False
@@ -247,7 +273,7 @@ class Front:
 
     def drop_where(self, matches: Callable[[bytes], object]) -> None:
         """The same for all names that match. O(copies)."""
-        with self._cache._section():
+        with self._section():
             found = {identity for identity in self._pending if matches(identity)}
             for place, _ in self._map._entries():
                 key = place[0] if place.__class__ is tuple else place
@@ -258,7 +284,7 @@ class Front:
 
     def reset(self) -> None:
         """Begin afresh: from now on it is heard what others write, but not what they wrote before."""
-        with self._cache._section():
+        with self._section():
             self.epoch += 1
             self._tokens.clear()
             self._empty()
@@ -274,14 +300,14 @@ class Front:
         """The tokens that are known to be current."""
         if not self._coherent or not self.gate.is_open():
             return {}
-        with self._cache._section():
+        with self._section():
             return {tag: self._tokens[tag] for tag in tags if tag in self._tokens}
 
     def learn(self, tokens: Mapping[bytes, bytes], markers: Mapping[bytes, Marker]) -> None:
         """These were read while the markers were out; they count unless something was heard meanwhile."""
         if not self._coherent:
             return
-        with self._cache._section():
+        with self._section():
             if all(marker.clean and marker.epoch == self.epoch for marker in markers.values()):
                 for tag, token in tokens.items():
                     before = self._tokens.get(tag)
@@ -289,21 +315,29 @@ class Front:
                         self._tokens[tag] = token
                         if before is not None:
                             self._drop_tag(tag)
+                self._bound_tokens(tokens)
 
     def retag(self, tag: bytes, token: bytes | None) -> None:
         """It was heard, or done here, that a tag got a new token (None: it isn't known which).
 
         What is being read may have the old one: all of that is spoilt, for it isn't known yet what tags it has.
         """
-        with self._cache._section():
+        with self._section():
             for markers in self._pending.values():
                 for marker in markers:
                     marker.clean = False
             if token is not None and self._coherent:
                 self._tokens[tag] = token
+                self._bound_tokens((tag,))
             else:
                 self._tokens.pop(tag, None)
             self._drop_tag(tag)
+
+    def _bound_tokens(self, new: Iterable[bytes]) -> None:
+        """Forget those of tags that no copy has. O(1) in the long run: as many must have come as are looked at."""
+        if len(self._tokens) > MOST_TOKENS + 2 * len(self._tagged):
+            wanted = {NAMESPACE, *new, *self._tagged}
+            self._tokens = {tag: token for tag, token in self._tokens.items() if tag in wanted}
 
     def _drop_tag(self, tag: bytes) -> None:
         if tag == NAMESPACE:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 
 import pytest
 
 from fastcache import MISSING, MemoryCache
-from fastcache.front import MOST_TYPES, NAMESPACE, Front, Packed
+from fastcache.front import MOST_TOKENS, MOST_TYPES, NAMESPACE, Front, Packed
 
 
 @pytest.fixture
@@ -218,6 +219,41 @@ def test_notes_of_tags_do_not_outgrow_the_copies():
     assert front._noted == sum(map(len, front._tagged.values())) <= 1000 + 8 * 10 + 2
     front.retag(b"all", None)
     assert copy(front, "k4999") is None
+
+
+def test_tokens_do_not_outgrow_the_copies(front):
+    """Of tags that no copy has, some are remembered; of those that one has, all."""
+    for number in range(5 * MOST_TOKENS):
+        tag = b"%d" % number
+        if number < 10:
+            keep(front, f"k{number}", 1, tags=[tag])
+        if number % 2:
+            front.learn({NAMESPACE: b"one", tag: b"one"}, {})
+        else:
+            front.retag(tag, b"one")
+        assert front.known([tag]) == {tag: b"one"}
+        if number < 10:
+            keep(front, f"k{number}", 1, tags=[tag])
+    assert len(front._tokens) <= MOST_TOKENS + 2 * 10 + 2
+    had = [b"%d" % number for number in range(10)]
+    assert front.known([NAMESPACE, *had]) == dict.fromkeys([NAMESPACE, *had], b"one")
+
+
+def test_callback_that_fails_is_reported():
+    """By no error of who reads or writes, which has yet to be done in Redis."""
+    reports = []
+
+    def fail(key, value, cause):
+        raise ZeroDivisionError
+
+    front = Front(MemoryCache(on_evict=fail), b"p:", coherent=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", reports.append)
+        assert keep(front, "k", 1)
+        assert keep(front, "k", 2, only=True)
+        front.drop([b"p:k"])
+    assert copy(front, "k") is None
+    assert [report.exc_type for report in reports] == [ZeroDivisionError] * 2
 
 
 def test_lives_end_with_the_memory_cache_and_stale_ones_later():
