@@ -170,7 +170,7 @@ class MemoryStore:
             return sum(self._map.pop(key, _ABSENT) is not _ABSENT for key in identities)
         yield  # pragma: no cover (makes it a generator)
 
-    def clear_plan(self) -> Plan[None]:
+    def clear_plan(self, thorough: bool) -> Plan[None]:
         self._map.clear()
         return
         yield  # pragma: no cover (makes it a generator)

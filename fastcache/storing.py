@@ -95,8 +95,8 @@ class Store(Protocol):
         """Keep for `rescue` what the backend did not take."""
         ...
 
-    def clear_plan(self) -> Plan[Any]:
-        """Remove all keys."""
+    def clear_plan(self, thorough: bool) -> Plan[Any]:
+        """Remove all keys. Unless `thorough`, those may stay that were stored without the means to clear them quickly."""
         ...
 
     def section(self) -> AbstractContextManager[Any]:

@@ -266,7 +266,7 @@ class Tiers:
 
         yield from self._loading.await_plan(self._loading.flights.forget_where(matches))
         self._front.drop_where(matches)
-        removed = yield from self._all_plan(self._store.sweep_plan(pattern))
+        removed = yield from self._all_plan(self._store.sweep_plan(pattern), thorough=True)
         self._front.drop_where(matches)
         return removed or 0
 
@@ -279,18 +279,18 @@ class Tiers:
         yield from self._loading.await_plan(self._loading.flights.forget_all())
         yield from self._all_plan(self._store.clear_plan())
 
-    def _all_plan(self, plan: Plan[Any]) -> Plan[Any]:
-        """Invalidate what can't be named; with Redis away, all of it when it is back."""
+    def _all_plan(self, plan: Plan[Any], thorough: bool = False) -> Plan[Any]:
+        """Invalidate what can't be named; with Redis away, all when it is back (`thorough`: see `Store.clear_plan`)."""
         self._attend()
         loading = self._loading
         try:
             outcome = yield from plan
         except BackendError as error:
             loading.reporter.backend_failed(None, error, loading.store.unreachable(error))
-            loading.post_all(error)
+            loading.post_all(error, thorough)
             return None
         except BaseException:
-            loading.post_all()
+            loading.post_all(thorough=thorough)
             raise
         finally:
             loading.flights.forget_all()

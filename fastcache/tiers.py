@@ -247,8 +247,11 @@ class TierStore(TierReading):
             self._front.drop([identity])
             self._front.end(markers)
 
-    def clear_plan(self) -> Steps[None]:
+    def clear_plan(self, thorough: bool = False) -> Steps[None]:
+        """O(1), but for `thorough`: then values without a token go, too, that other programs stored."""
         yield from self.retag_plan(NAMESPACE)
+        if thorough:
+            yield from self.sweep_plan(b"*")
 
     def retag_plan(self, tag: bytes) -> Steps[None]:
         """Have no value of a tag (the empty one: none at all) hold any longer. O(1)."""

@@ -190,11 +190,14 @@ class Writing(Storing):
             self.outbox.add(identity)
         self._keep_flushing(pause=FLUSH_INTERVAL)
 
-    def post_all(self, error: BaseException | None = None) -> None:
-        """Have the whole namespace cleared, once the backend can be reached; until then nobody here reads it."""
+    def post_all(self, error: BaseException | None = None, thorough: bool = False) -> None:
+        """Have the whole namespace cleared, once the backend can be reached; until then nobody here reads it.
+
+        `thorough`: see `Store.clear_plan`.
+        """
         if error is not None:
             self._refuse_if_closed(error)
-        self.outbox.overflow()
+        self.outbox.overflow(thorough)
         self._keep_flushing(pause=FLUSH_INTERVAL)
 
     def deliver(self) -> None:
@@ -239,7 +242,7 @@ class Writing(Storing):
             return
         try:
             if overflow := outbox.overflowed:
-                yield from self.store.clear_plan()
+                yield from self.store.clear_plan(outbox.thorough)
                 outbox.cleared(overflow)
             while batch := outbox.batch(FLUSH_BATCH):
                 yield from self.store.remove_plan(batch)
