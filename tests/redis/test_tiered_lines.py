@@ -78,6 +78,7 @@ def test_sync_on_a_line_that_is_down_relies_on_no_copy(face, server, quick):
         one.sync()
         assert time.monotonic() - begun < 1
         assert not trusted(one)
+        assert "not relied on: listening on 1 lines, 1 of which didn't answer in time" in one.explain("k")
         assert one.get("k") == 2
         assert one.stats().coherence_lost == 1
         go_on.set()
