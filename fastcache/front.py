@@ -37,6 +37,7 @@ MOST_TOKENS = 1000
 NAMESPACE = b""  # the tag of all values
 
 _ABSENT: Any = object()
+_TYPED: Any = object()  # in the place of a copy that is kept under a type, so that no key which the program names is one
 _NONE: Mapping[bytes, Marker] = {}
 
 
@@ -128,7 +129,7 @@ class Front:
                 self._types[type] = None
         except TypeError:  # not hashable
             return None
-        return (key, type)
+        return (key, type, _TYPED)
 
     def find(self, key: Any, type: Any, trusted: bool = True) -> Found | None:
         """The copy of a key, fresh or stale, without counting it. `trusted`: only with the gate open, and no spare one."""
@@ -246,7 +247,7 @@ class Front:
         for spelling in _spellings(key):
             self._map.pop(spelling, None)
             for type in self._types:
-                self._map.pop((spelling, type), None)
+                self._map.pop((spelling, type, _TYPED), None)
 
     def _note(self, tag: bytes, place: Any) -> None:
         places = self._tagged.setdefault(tag, set())
