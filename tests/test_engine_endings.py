@@ -191,51 +191,6 @@ def test_writes_alone_get_past_the_store_of_a_closed_loop(engine):
     assert engine.store.values == {"k": "new"}
 
 
-@pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_a_write_gets_past_the_store_of_a_stopped_loop(engine, monkeypatch, when):
-    """It isn't closed, and may be run again or not: `set` and `delete` in another loop don't wait for that."""
-    monkeypatch.setattr("fastcache.writing.LOOK", 0.05, raising=False)
-    monkeypatch.setattr(background, "CLOSE_SECONDS", 0)
-    stopped = asyncio.new_event_loop()
-    waits = threading.Event()
-
-    async def begin():
-        assert await load(engine, "old") == "old"
-        while not engine.store.writing:
-            await asyncio.sleep(0)
-        ready.set()
-        if when == "meanwhile":
-            assert await asyncio.to_thread(waits.wait, 10)
-
-    async def main():
-        assert await asyncio.to_thread(ready.wait, 10)
-        writing = asyncio.ensure_future(arun(engine.invalidate_plan("k")))
-        if when == "meanwhile":
-            await asyncio.sleep(0.1)
-            assert not writing.done()
-            waits.set()
-        await asyncio.wait_for(writing, 10)
-        engine.store.hangs = False
-        await asyncio.wait_for(arun(engine.put_plan({"k": "new"}, Policy(60))), 10)
-
-    ready = threading.Event()
-    thread = threading.Thread(target=stopped.run_until_complete, args=(begin(),))
-    thread.start()
-    if when == "before":
-        thread.join()
-    try:
-        asyncio.run(main())
-    finally:
-        waits.set()
-        thread.join()
-    assert engine.store.values == {"k": "new"}
-    assert not len(engine.flights)
-    stopped.run_until_complete(engine.driver.close())
-    stopped.run_until_complete(asyncio.sleep(0))  # for what was cancelled
-    stopped.run_until_complete(stopped.shutdown_default_executor())
-    stopped.close()
-
-
 @pytest.mark.parametrize("end", [asyncio.run, lambda coroutine: in_a_loop_that_is_just_closed(lambda: coroutine)])
 @pytest.mark.parametrize("rounds", range(3))
 def test_the_outbox_is_kept_again_after_its_loop_has_ended(engine, end, rounds):
@@ -255,43 +210,6 @@ def test_the_outbox_is_kept_again_after_its_loop_has_ended(engine, end, rounds):
     end(first())
     asyncio.run(second())
     assert not engine._flushing
-
-
-@pytest.mark.parametrize("write", ["put", "invalidate"])
-def test_the_next_write_has_the_outbox_delivered_in_its_loop(engine, write):
-    """The store is back, and the task that would have noticed ended with its loop."""
-    engine.store.away = True
-    asyncio.run(arun(engine.invalidate_plan("k")))
-    assert engine.outbox
-    engine.store.away = engine.store.hangs = False
-
-    async def second():
-        await arun(engine.put_plan({"l": 1}, Policy(60)) if write == "put" else engine.invalidate_plan("l"))
-        while engine.outbox:
-            await asyncio.sleep(0)
-
-    asyncio.run(asyncio.wait_for(second(), 10))
-    assert not engine._flushing
-
-
-def test_an_invalidation_that_its_loop_left_waits_in_the_outbox(engine):
-    """Its coroutine is closed where no loop runs, as by the collector: the next loop delivers it."""
-    invalidating = arun(engine.invalidate_plan("k"))
-
-    async def begin():
-        invalidating.send(None)
-
-    asyncio.run(begin())
-    invalidating.close()
-    assert "k" in engine.outbox
-    assert not engine._flushing
-
-    async def again():
-        await arun(engine.invalidate_plan("l"))
-        while engine.outbox:
-            await asyncio.sleep(0)
-
-    asyncio.run(asyncio.wait_for(again(), 10))
 
 
 @pytest.mark.parametrize("start", ["spawn", "keep"])

@@ -12,24 +12,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from conftest import LoopThread
 from loaders import overtake
 from test_tiered import heard, inner, slow, until
 
-from fastcache import (
-    AsyncRedisCache,
-    AsyncTieredCache,
-    AsyncWriteThroughCache,
-    MemoryCache,
-    Policy,
-    RedisCache,
-    TieredCache,
-    WriteThroughCache,
-)
+from fastcache import AsyncRedisCache, AsyncTieredCache, MemoryCache, Policy, RedisCache, TieredCache
 from fastcache.envelope import seal
 from fastcache.leasing import leased_plan
 from fastcache.plan import Call
-from fastcache.scripts import FILL, LEASE, RENEW
+from fastcache.scripts import FILL, LEASE
 from fastcache.sidekeys import guard_name
 from fastcache.storing import Errand
 
@@ -56,7 +46,7 @@ def tiers(server) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def renewed_often(monkeypatch):
-    """Leases and holds are renewed all the time."""
+    """Leases are renewed all the time."""
     monkeypatch.setattr("fastcache.guards.RENEW_EVERY", 0.05)
 
 
@@ -91,115 +81,6 @@ def test_lease_is_renewed_while_the_loader_runs(face, server, renewed_often):
     follower.join()
     assert min(lives) > 0
     assert results == ["slow", "slow"]
-
-
-def is_kept(other, guard):
-    """Whether a lease or hold goes on being renewed."""
-    lives: list[int] = []
-    until(lambda: lives.append(other.pttl(guard)) or min(lives) < 0 or sum(b > a for a, b in pairwise(lives)) >= 8)
-    return min(lives) > 0
-
-
-@pytest.mark.parametrize("most", [2, 500])
-def test_leases_of_many_keys_are_renewed_together(face, server, other, renewed_often, monkeypatch, most):
-    """Some hundred in one round trip: else the first would have lapsed when the last one's turn comes."""
-    monkeypatch.setattr("fastcache.guards.BATCH", most, raising=False)
-    cache = heard(face.tiered(server.url))
-    commands = inner(cache)._store._commands
-    scripts_plan = commands._scripts_plan
-    renewed: list[int] = []
-
-    def note(script, calls):
-        if script is RENEW:
-            renewed.append(len(calls))
-        return scripts_plan(script, calls)
-
-    monkeypatch.setattr(commands, "_scripts_plan", note)
-
-    def load(keys):
-        renewed.clear()
-        assert all(is_kept(other, guard_name(f"p:{key}".encode())) for key in keys)
-        return dict.fromkeys(keys, 1)
-
-    assert cache.get_or_load_many(list("abcde"), slow(face, load)) == dict.fromkeys("abcde", 1)
-    assert {2, 1} <= set(renewed) if most == 2 else 5 in renewed
-    assert max(renewed) <= most
-    assert cache.stats().lease_refused == 0
-
-
-def test_lease_is_renewed_in_the_loop_of_its_load(server, other, renewed_often):
-    """Though there was another loop first, in which leases were renewed, and which has ended meanwhile."""
-    cache = AsyncTieredCache(MemoryCache(), AsyncRedisCache.from_url(server.url, "p", ttl=60))
-    first, second = LoopThread(), LoopThread()
-    kept: list[bool] = []
-
-    async def load(key):
-        await asyncio.to_thread(first.close)
-        kept.append(await asyncio.to_thread(is_kept, other, guard_name(b"p:k")))
-        return "slow"
-
-    first.run(cache.get_or_load("another", lambda key: 1))
-    assert second.run(cache.get_or_load("k", load)) == "slow"
-    assert kept == [True]
-    assert cache.stats().lease_refused == 0
-    second.run(cache.close())
-    second.close()
-
-
-def test_hold_of_a_loop_that_was_closed_ends(server, other, renewed_often, monkeypatch):
-    """Who was writing there never says that he has ended; nobody keeps the guard for him."""
-    monkeypatch.setattr("fastcache.guards.HOLD_LIFE", 1000)
-    cache = AsyncTieredCache(MemoryCache(), AsyncRedisCache.from_url(server.url, "p", ttl=60), coherence=None)
-    loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda loop, context: None)  # it says that tasks were pending
-    block = cache.writing("k")
-
-    async def begin():
-        await block.__aenter__()
-        await cache.remote.client.connection_pool.disconnect()
-
-    loop.run_until_complete(begin())
-    assert other.get(guard_name(b"p:k")).startswith(b"W")
-    loop.close()
-
-    async def main():
-        async with cache:
-            async with cache.writing("l"):
-                await asyncio.to_thread(until, lambda: not other.exists(guard_name(b"p:k")))
-                assert await asyncio.to_thread(is_kept, other, guard_name(b"p:l"))
-            assert await cache.get_or_load("k", lambda key: "value") == "value"
-            assert not cache._store._guards._held
-
-    asyncio.run(main())
-    assert other.exists("p:k")
-
-
-@pytest.mark.parametrize("how", ["writing", "set"])
-def test_hold_ends_though_nobody_can_be_told(face, server, other, proxy, renewed_often, monkeypatch, how):
-    """Redis went away while the program wrote: when it is back, the key is cached as soon as after a writer's death."""
-    monkeypatch.setattr("fastcache.guards.HOLD_LIFE", 1000)
-    cache = heard(face.tiered(proxy.url, redis={"socket_timeout": 5}))
-    reader = heard(face.tiered(server.url))
-
-    def go_away(*_):
-        assert other.get(guard_name(b"p:k")).startswith(b"W")
-        proxy.refuse()
-
-    if how == "set":
-        face.pattern(WriteThroughCache, AsyncWriteThroughCache, cache, lambda key: 0, go_away).set("k", 1)
-    elif face.name == "sync":
-        with cache.writing("k"):
-            go_away()
-    else:
-
-        async def write():
-            async with cache.cache.writing("k"):
-                go_away()
-
-        face._runner.run(write())
-    assert not inner(cache)._store._guards._held
-    proxy.listen()
-    until(lambda: reader.get_or_load("k", lambda key: 2) == 2 == reader.get("k"))
 
 
 @pytest.mark.parametrize("how", ["gone", "another's"])
