@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ HOLD_LIFE = 10_000
 that stands still (a snapshot of its machine, a debugger) between the writing to the database and the invalidation."""
 
 RENEW_EVERY = 0.5  # seconds
-BATCH = 500  # guards that are renewed in one round trip: some milliseconds of the server's time
+BATCH = 500  # guards that are renewed, or given back, in one round trip: some milliseconds of the server's time
 IDLE_SECONDS = 5.0  # without a guard for so long, the thread or task ends
 
 
@@ -77,13 +77,13 @@ class Guards:
         """Renew it no more."""
         self._held.pop(token, None)
 
-    def release_plan(self, token: str, guard: bytes) -> Generator[Any, Any, None]:
-        """Give a lease back."""
-        self.forget(token)
-        try:
-            yield from self._sending._script_plan(RELEASE, [guard], [token])
-        except BackendError:
-            pass  # it ends by itself
+    def release_plan(self, leases: Mapping[str, bytes]) -> Generator[Any, Any, None]:
+        """Give leases back: guards, by token."""
+        for token in leases:
+            self.forget(token)
+        with suppress(BackendError):  # they end by themselves
+            for batch in batches(list(leases.items()), BATCH):
+                yield from self._sending._scripts_plan(RELEASE, [((guard,), (token,)) for token, guard in batch])
 
     def hold_plan(self, identity: bytes, publication: tuple[bytes, ...]) -> Generator[Any, Any, str]:
         """Begin to write. Returns the token, to be given to the script that ends it."""
@@ -94,10 +94,10 @@ class Guards:
 
     def _renew_plan(self, place: Any) -> Generator[Any, Any, None]:
         """Renew what is held in an event loop, or by any thread, for as long as there is something."""
-        last = monotonic()
+        last = now = monotonic()
         try:
             while not self._driver.stopped and monotonic() - last < IDLE_SECONDS:
-                yield Call(self._driver.pause, RENEW_EVERY)
+                yield Call(self._driver.pause, max(RENEW_EVERY / 10, RENEW_EVERY - (monotonic() - now)))
                 now = monotonic()
                 due = []
                 for token, (where, guard, life, since) in list(self._held.items()):

@@ -106,28 +106,34 @@ class TierStore(TierReading):
         waiting: dict[bytes, Any] = {}
         there: dict[bytes, tuple[bytes, int]] = {}
         try:
-            answers = yield from self._commands._scripts_plan(LEASE, calls)
-            for identity, answer in zip(identities, answers, strict=True):
-                what = answer[0]
-                if what == b"hit":
-                    there[identity] = answer[1], answer[2]
-                elif what == b"load":
-                    held.leases[identity] = tokens[identity]
-                    self._guards.keep(tokens[identity], guard_name(identity), self._guards.lease_life)
-                elif what == b"writer":
-                    errand.unstored.add(identity)
-                else:
-                    waiting[identity] = answer[1]
+            for batch in batches(list(zip(identities, calls, strict=True)), _BATCH):
+                try:
+                    answers = yield from self._commands._scripts_plan(LEASE, [call for _, call in batch])
+                except Exception:
+                    raise
+                except BaseException:
+                    # Cancelled: whether they were given isn't known, so they are given back.
+                    held.leases.update((identity, tokens[identity]) for identity, _ in batch)
+                    raise
+                for (identity, _), answer in zip(batch, answers, strict=True):
+                    what = answer[0]
+                    if what == b"hit":
+                        there[identity] = answer[1], answer[2]
+                    elif what == b"load":
+                        held.leases[identity] = tokens[identity]
+                        self._guards.keep(tokens[identity], guard_name(identity), self._guards.lease_life)
+                    elif what == b"writer":
+                        errand.unstored.add(identity)
+                    else:
+                        waiting[identity] = answer[1]
             found = yield from self._judge_plan(there, keys, errand.type, markers, {}, beside)
         finally:
             self._front.end(markers)
         return found, waiting
 
     def release_plan(self, errand: Errand, identities: Iterable[bytes]) -> Steps[None]:
-        for identity in identities:
-            token = errand.held.leases.pop(identity, None)
-            if token is not None:
-                yield from self._guards.release_plan(token, guard_name(identity))
+        held = errand.held.leases
+        yield from self._guards.release_plan({held.pop(name): guard_name(name) for name in identities if name in held})
 
     def abandon(self, errand: Errand, identities: Iterable[bytes]) -> None:
         for identity in identities:
@@ -176,7 +182,9 @@ class TierStore(TierReading):
                 else:
                     arguments = (leases.get(name, ""), data, life, _digest(errand, name))
                 calls.append(((name, guard_name(name)), arguments))
-            stored = yield from self._commands._scripts_plan(PUT if errand.writes else FILL, calls)
+            stored: list[Any] = []
+            for batch in batches(calls, _BATCH):
+                stored += yield from self._commands._scripts_plan(PUT if errand.writes else FILL, batch)
             late = monotonic() - began
             beside = errand.policy.refresh_ahead is not None
             refused = list(unheard)
@@ -190,8 +198,7 @@ class TierStore(TierReading):
                     kept.add(name)
             return refused
         except SerializationError:
-            for name, token in leases.items():
-                yield from self._guards.release_plan(token, guard_name(name))
+            yield from self._guards.release_plan({token: guard_name(name) for name, token in leases.items()})
             raise
         finally:
             if errand.writes:

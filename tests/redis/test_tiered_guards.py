@@ -13,12 +13,14 @@ from fastcache import (
     AsyncRedisCache,
     AsyncTieredCache,
     AsyncWriteThroughCache,
+    BackendError,
     MemoryCache,
     RedisCache,
     TieredCache,
     WriteThroughCache,
 )
-from fastcache.scripts import RENEW
+from fastcache.plan import Call
+from fastcache.scripts import LEASE, RELEASE, RENEW
 from fastcache.sidekeys import guard_name
 
 
@@ -157,3 +159,96 @@ def test_guard_that_comes_as_who_renews_is_about_to_end_is_renewed(server, monke
         assert list(begun[1]) == []
         assert len(begun) == 2
         assert not guards._renewing
+
+
+def watched(cache, monkeypatch, wrap):
+    """Have `wrap(script, calls, plan)` stand in for the plan that sends some scripts in one round trip."""
+    commands = inner(cache)._store._commands
+    scripts_plan = commands._scripts_plan
+    monkeypatch.setattr(
+        commands, "_scripts_plan", lambda script, calls: wrap(script, calls, scripts_plan(script, calls))
+    )
+
+
+def test_leases_of_many_keys_are_given_back_together(face, server, other, monkeypatch):
+    """When their loader fails."""
+    cache = heard(face.tiered(server.url))
+    given_back = []
+
+    def note(script, calls, plan):
+        if script is RELEASE:
+            given_back.append(len(calls))
+        return plan
+
+    def fail(keys):
+        assert all(other.exists(guard_name(f"p:{key}".encode())) for key in keys)
+        raise KeyError(keys)
+
+    watched(cache, monkeypatch, note)
+    with pytest.raises(KeyError):
+        cache.get_or_load_many(list("abcde"), fail)
+    assert given_back == [5]
+    assert other.keys("fastcache-guard:*") == []
+
+
+def test_leases_are_given_back_though_others_could_not_be_had(face, server, other, monkeypatch):
+    """Of more keys than go in one round trip, when a later one fails: what is loaded isn't stored then."""
+    monkeypatch.setattr("fastcache.tiers._BATCH", 2)
+    cache = heard(face.tiered(server.url))
+    asked = []
+
+    def refuse(script, calls, plan):
+        if script is LEASE:
+            asked.append(len(calls))
+            if len(asked) == 2:
+                plan.close()
+                raise BackendError("refused")
+        return plan
+
+    def load(keys):
+        assert len(other.keys("fastcache-guard:*")) == 2
+        return dict.fromkeys(keys, 1)
+
+    watched(cache, monkeypatch, refuse)
+    assert cache.get_or_load_many(list("abcde"), load) == dict.fromkeys("abcde", 1)
+    assert asked == [2, 2]
+    assert other.keys("fastcache-guard:*") == []
+    assert not inner(cache)._store._guards._held
+    monkeypatch.undo()
+    assert cache.get_or_load_many(list("abcde"), lambda keys: dict.fromkeys(keys, 2)) == dict.fromkeys("abcde", 2)
+    assert cache.get_many(list("abcde")) == dict.fromkeys("abcde", 2)
+
+
+def test_lease_of_a_load_that_was_cancelled_as_it_asked_is_given_back(server, other, monkeypatch):
+    """Redis gave it, and nobody knows: the next one doesn't wait for its end."""
+    monkeypatch.setattr("fastcache.guards.Guards.lease_life", 60_000)
+    cache = AsyncTieredCache(MemoryCache(), AsyncRedisCache.from_url(server.url, "p", ttl=60, socket_timeout=5))
+
+    async def main():
+        given = asyncio.Event()
+
+        def hold_up(script, calls, plan):
+            outcome = yield from plan
+            if script is LEASE:
+                given.set()
+                yield Call(asyncio.Event().wait)
+            return outcome
+
+        async with cache:
+            with monkeypatch.context() as patch:
+                watched(cache, patch, hold_up)
+                load = asyncio.ensure_future(cache.get_or_load("k", lambda key: 1))
+                await asyncio.wait_for(given.wait(), 10)
+                assert other.exists(guard_name(b"p:k"))
+                load.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await load
+            async with asyncio.timeout(10):
+                while other.exists(guard_name(b"p:k")):
+                    await asyncio.sleep(0.005)
+            assert await cache.get_or_load("k", lambda key: 2) == 2
+            assert cache.stats().lease_refused == 0
+            assert not cache._store._guards._held
+
+    asyncio.run(main())
+    assert other.exists("p:k")
