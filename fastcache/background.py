@@ -288,6 +288,7 @@ class Tasks:
     def keep(self, plan: Plan[None]) -> bool:
         if self.place() is None:  # the collector closes what a loop that has ended left behind
             return False
+        self._look_around()
         self._start(arun(plan), contextvars.Context(), self._kept, plan)
         return True
 

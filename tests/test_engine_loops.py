@@ -65,6 +65,18 @@ def test_a_write_gets_past_the_store_of_a_stopped_loop(engine, monkeypatch, when
     stopped.close()
 
 
+def test_loops_that_were_closed_are_not_kept_for_the_outbox(engine):
+    """The next that posts to it lets go of them, whatever else is done there."""
+    engine.store.away = True
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(arun(engine.invalidate_plan("k")))
+        loop.close()
+        assert engine._flushing == {loop} == {task.get_loop() for task in engine.driver._kept}
+    asyncio.run(arun(engine.invalidate_plan("k")))
+    assert not engine._flushing
+
+
 @pytest.mark.parametrize("write", ["put", "invalidate"])
 def test_the_next_write_has_the_outbox_delivered_in_its_loop(engine, write):
     """The store is back, and the task that would have noticed ended with its loop."""
