@@ -34,6 +34,8 @@ it goes, and would never be asked for again.)"""
 MOST_TOKENS = 1000
 """Tokens of tags that no copy has (any more): some 200 bytes each. Beyond that they are asked for again."""
 
+MOST_NOTED = 1000  # tags of copies, before it is first looked which of these have left the map
+
 NAMESPACE = b""  # the tag of all values
 
 _ABSENT: Any = object()
@@ -102,7 +104,9 @@ class Front:
         self._pending: dict[bytes, set[Marker]] = {}
         self._tokens: dict[bytes, bytes] = {}
         self._tagged: dict[bytes, set[Any]] = {}
+        self._tags_of: dict[Any, tuple[bytes, ...]] = {}  # the other way round
         self._noted = 0  # keys in all sets of `_tagged`
+        self._most_noted = MOST_NOTED
         self._types: dict[Any, None] = {}
         self.disguised = 0  # hits of the map that were none
 
@@ -236,31 +240,42 @@ class Front:
     def _put(self, place: Any, value: Any, life: float, stale_for: float, tags: Iterable[bytes]) -> None:
         if value.__class__ is Entry:
             self._cache._store.has_entries = True
+        self._forget_tags(place)
         self._map.set(place, value, life + stale_for)
         self._cache._have_swept(life)
-        for tag in tags:
-            if tag != NAMESPACE:
-                self._note(tag, place)
+        self._note(place, tuple(tag for tag in tags if tag != NAMESPACE))
 
     def _pop(self, key: Any) -> None:
         """Drop all copies of a key: those under its other spelling, too, for str and bytes are one key in Redis."""
         for spelling in _spellings(key):
-            self._map.pop(spelling, None)
+            self._drop_place(spelling)
             for type in self._types:
-                self._map.pop((spelling, type, _TYPED), None)
+                self._drop_place((spelling, type, _TYPED))
 
-    def _note(self, tag: bytes, place: Any) -> None:
-        places = self._tagged.setdefault(tag, set())
-        before = len(places)
-        places.add(place)
-        self._noted += len(places) - before
-        if self._noted > 1000 + 8 * len(self._map):
-            # Most of them are there no more. Each note pays for looking at a few: O(1) in the long run.
-            for other, theirs in list(self._tagged.items()):
-                theirs.intersection_update({each for each in theirs if each in self._map})
-                if not theirs:
-                    del self._tagged[other]
-            self._noted = sum(map(len, self._tagged.values()))
+    def _drop_place(self, place: Any) -> None:
+        self._forget_tags(place)
+        self._map.pop(place, None)
+
+    def _note(self, place: Any, tags: tuple[bytes, ...]) -> None:
+        if not tags:
+            return
+        self._tags_of[place] = tags
+        for tag in tags:
+            self._tagged.setdefault(tag, set()).add(place)
+        self._noted += len(tags)
+        if self._noted > self._most_noted:
+            # Some have left the map by themselves. As many must come again before the next look: O(1) in the long run.
+            for other in [each for each in self._tags_of if each not in self._map]:
+                self._forget_tags(other)
+            self._most_noted = 2 * self._noted + MOST_NOTED
+
+    def _forget_tags(self, place: Any) -> None:
+        for tag in self._tags_of.pop(place, ()):
+            places = self._tagged[tag]
+            places.discard(place)
+            self._noted -= 1
+            if not places:
+                del self._tagged[tag]
 
     # -- dropping --------------------------------------------------------------------------------------------------
 
@@ -292,7 +307,9 @@ class Front:
 
     def _empty(self) -> None:
         self._tagged.clear()
+        self._tags_of.clear()
         self._noted = 0
+        self._most_noted = MOST_NOTED
         self._map.clear()
 
     # -- tokens ----------------------------------------------------------------------------------------------------
@@ -344,10 +361,8 @@ class Front:
         if tag == NAMESPACE:
             self._empty()
             return
-        places = self._tagged.pop(tag, set())
-        self._noted -= len(places)
-        for place in places:
-            self._map.pop(place, None)
+        for place in list(self._tagged.get(tag, ())):
+            self._drop_place(place)
 
 
 def _spellings(key: str | bytes) -> list[str | bytes]:

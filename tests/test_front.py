@@ -221,6 +221,40 @@ def test_notes_of_tags_do_not_outgrow_the_copies():
     assert copy(front, "k4999") is None
 
 
+def test_tags_that_a_copy_had_before_are_forgotten(front):
+    """It is neither found under them, nor dropped with them."""
+    for number in range(20):
+        keep(front, "k", number, tags=[b"%d" % number, b"all"], only=bool(number % 2))
+    assert front._tagged == {b"19": {"k"}, b"all": {"k"}}
+    assert front._noted == 2
+    front.retag(b"18", b"new")
+    assert copy(front, "k") == 19
+    front.retag(b"19", b"new")
+    assert copy(front, "k") is None
+    assert front._tagged == front._tags_of == {}
+
+
+def test_notes_of_many_tags_are_looked_through_seldom(front, monkeypatch):
+    """Each copy with more than a few tags of its own: all are noted, and what that costs doesn't grow with them."""
+    looks = []
+    contains = front._map.__contains__
+
+    class Map:
+        def __contains__(self, place):
+            looks.append(place)
+            return contains(place)
+
+        def __getattr__(self, name):
+            return getattr(actual, name)
+
+    actual, front._map = front._map, Map()
+    for number in range(1000):
+        keep(front, f"k{number}", 1, tags=[b"%d %d" % (number, tag) for tag in range(20)])
+    assert front._noted == 20_000
+    assert len(looks) < 2000
+    front._map = actual
+
+
 def test_tokens_do_not_outgrow_the_copies(front):
     """Of tags that no copy has, some are remembered; of those that one has, all."""
     for number in range(5 * MOST_TOKENS):
