@@ -164,5 +164,5 @@ def report_unraisable(error: BaseException, where: object, message: str) -> None
     """Hand an error to `sys.unraisablehook`: there is no caller to raise it to."""
     report = (type(error), error, error.__traceback__, message, where)
     names = ("exc_type", "exc_value", "exc_traceback", "err_msg", "object")
-    unraisable = _HookArgs(report) if _HookArgs else SimpleNamespace(**dict(zip(names, report, strict=True)))
+    unraisable: Any = _HookArgs(report) if _HookArgs else SimpleNamespace(**dict(zip(names, report, strict=True)))
     sys.unraisablehook(unraisable)

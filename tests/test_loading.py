@@ -3,7 +3,6 @@
 import contextvars
 import gc
 import math
-import sys
 import threading
 import weakref
 
@@ -316,19 +315,6 @@ def test_errors_of_on_event_reach_no_caller(make, monkeypatch):
     assert [type(report.exc_value) for report in reported] == [RuntimeError]
     with pytest.raises(TypeError, match="on_event"):
         MemoryCache(on_event=5)
-
-
-def test_errors_of_on_event_are_printed(make, monkeypatch, capsys):
-    """By the hook that Python has where the program sets none."""
-    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
-
-    def broken(event):
-        raise RuntimeError("observer")
-
-    assert make(on_event=broken).get_or_load("a", Loader()) == "v1"
-    printed = capsys.readouterr().err
-    assert printed.startswith("Exception ignored in on_event: ")
-    assert printed.endswith("RuntimeError: observer\n")
 
 
 def test_wrong_arguments_are_said_where_they_are_given(make):
