@@ -181,7 +181,7 @@ class Storing:
         self.policy = policy
         self._held_off: LRUCache[Any, tuple[float, float]] = LRUCache(MOST_HELD_OFF)
         self._flushing: set[Any] = set()  # where there is somebody who delivers what waits in the outbox
-        self._flush_after = -math.inf  # the calls' own flushing, after one that failed
+        self._flush_after = -math.inf  # what calls begin themselves, after one that failed
         # Of a store elsewhere, any error is the backend's: its replies may be anything. In memory: a callback's.
         self._failures: type[Exception] = BackendError if store.local else Exception
         _all_engines.add(self)

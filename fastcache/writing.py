@@ -205,7 +205,7 @@ class Writing(Storing):
 
         Called as an operation begins that may reach the backend.
         """
-        if self.outbox:
+        if self.outbox and self._clock() >= self._flush_after:
             self._keep_flushing()
 
     def _keep_flushing(self, pause: float = 0.0) -> None:

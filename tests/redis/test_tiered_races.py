@@ -49,7 +49,7 @@ def test_both_spellings_of_a_key_are_one(face, server):
     cache.set("k", 4)
     assert cache.delete_many(["k", b"k"]) == 1
     cache.set("k", 5)
-    assert copies(cache) == 2  # of "new", too
+    assert inner(cache)._front.find("k", None) is not None
     assert not inner(cache)._front._pending
 
 
