@@ -265,17 +265,18 @@ class Front:
         self._noted += len(tags)
         if self._noted > self._most_noted:
             # Some have left the map by themselves. As many must come again before the next look: O(1) in the long run.
-            for other in [each for each in self._tags_of if each not in self._map]:
+            for other in [each for each in list(self._tags_of) if each not in self._map]:
                 self._forget_tags(other)
             self._most_noted = 2 * self._noted + MOST_NOTED
 
     def _forget_tags(self, place: Any) -> None:
         for tag in self._tags_of.pop(place, ()):
-            places = self._tagged[tag]
-            places.discard(place)
-            self._noted -= 1
-            if not places:
-                del self._tagged[tag]
+            places = self._tagged.get(tag, set())
+            if place in places:  # a finalizer may have come in between that used this very cache
+                places.remove(place)
+                self._noted -= 1
+                if not places:
+                    del self._tagged[tag]
 
     # -- dropping --------------------------------------------------------------------------------------------------
 
@@ -355,7 +356,7 @@ class Front:
         """Forget those of tags that no copy has. O(1) in the long run: as many must have come as are looked at."""
         if len(self._tokens) > MOST_TOKENS + 2 * len(self._tagged):
             wanted = {NAMESPACE, *new, *self._tagged}
-            self._tokens = {tag: token for tag, token in self._tokens.items() if tag in wanted}
+            self._tokens = {tag: token for tag, token in list(self._tokens.items()) if tag in wanted}
 
     def _drop_tag(self, tag: bytes) -> None:
         if tag == NAMESPACE:
