@@ -203,6 +203,7 @@ class AsyncTieredCache(Tiers):
         if self._listener is not None:
             self._listener.leave()
         await driver.close()
+        await arun(self._loading.last_plan())
         if isinstance(self.local, AsyncMemoryCache):
             await self.local.close()
         else:

@@ -126,8 +126,12 @@ class Threads:
         """Do nothing for so long, or until the cache is closed."""
         self._stopped.wait(seconds)
 
+    def place(self) -> Any:
+        """Where a plan runs that is kept: what it does is done there alone, and ends with it."""
+        return None
+
     def keep(self, plan: Plan[None]) -> bool:
-        """Run a plan that pauses a lot, beside the workers. False: there is no thread to spare."""
+        """Run a plan that pauses a lot, beside the workers. False: there is no thread to spare, or no event loop."""
         return start_thread(lambda: contextvars.Context().run(run, plan), "fastcache-outbox")
 
     @property
@@ -276,7 +280,15 @@ class Tasks:
 
         await asyncio.sleep(seconds)
 
+    def place(self) -> Any:
+        import asyncio
+
+        return asyncio._get_running_loop()
+
     def keep(self, plan: Plan[None]) -> bool:
+        if self.place() is None:  # the collector closes what a loop that has ended left behind
+            return False
+        self._look_around()
         self._start(arun(plan), contextvars.Context(), self._kept, plan)
         return True
 

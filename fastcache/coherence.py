@@ -16,6 +16,7 @@ import math
 import os
 import threading
 from collections.abc import Generator, Hashable
+from time import monotonic
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
@@ -232,7 +233,11 @@ class Hub:
     def state(self) -> str:
         """In words, for `explain`."""
         errors = [str(line.error) for line in self.lines.values() if line.error is not None]
-        return f"not listening: {errors[0]}" if errors else f"listening on {len(self.lines)} lines"
+        if errors:
+            return f"not listening: {errors[0]}"
+        now = monotonic()
+        silent = sum(line.until <= now for line in self.lines.values())
+        return f"listening on {len(self.lines)} lines" + (f", {silent} of which didn't answer in time" if silent else "")
 
 
 def _places(link: Any) -> dict[str | None, tuple[Any, tuple[int, ...]]]:

@@ -156,9 +156,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+# The interpreter's own hook takes nothing else, and this type has no public name.
+_HookArgs: Any = next((each for each in tuple.__subclasses__() if each.__name__ == "UnraisableHookArgs"), None)
+
+
 def report_unraisable(error: BaseException, where: object, message: str) -> None:
     """Hand an error to `sys.unraisablehook`: there is no caller to raise it to."""
-    unraisable: Any = SimpleNamespace(
-        exc_type=type(error), exc_value=error, exc_traceback=error.__traceback__, err_msg=message, object=where
-    )
+    report = (type(error), error, error.__traceback__, message, where)
+    names = ("exc_type", "exc_value", "exc_traceback", "err_msg", "object")
+    unraisable: Any = _HookArgs(report) if _HookArgs else SimpleNamespace(**dict(zip(names, report, strict=True)))
     sys.unraisablehook(unraisable)

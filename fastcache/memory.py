@@ -30,14 +30,18 @@ _ABSENT: Any = object()
 
 
 class Entry:
-    """A value with what the engine needs beside it. `value` MISSING: it is remembered that there is none."""
+    """A value with what the engine needs beside it. `value` MISSING: it is remembered that there is none.
 
-    __slots__ = ("load_seconds", "stale_for", "value")
+    `spare`: a two-level cache has it for want of a better one, and doesn't rely on it (see `front.py`).
+    """
 
-    def __init__(self, value: Any, stale_for: float, load_seconds: float) -> None:
+    __slots__ = ("load_seconds", "spare", "stale_for", "value")
+
+    def __init__(self, value: Any, stale_for: float, load_seconds: float, spare: bool = False) -> None:
         self.value = value
         self.stale_for = stale_for
         self.load_seconds = load_seconds
+        self.spare = spare
 
 
 NOTHING = Entry(MISSING, 0.0, 0.0)
@@ -166,7 +170,7 @@ class MemoryStore:
             return sum(self._map.pop(key, _ABSENT) is not _ABSENT for key in identities)
         yield  # pragma: no cover (makes it a generator)
 
-    def clear_plan(self) -> Plan[None]:
+    def clear_plan(self, thorough: bool) -> Plan[None]:
         self._map.clear()
         return
         yield  # pragma: no cover (makes it a generator)

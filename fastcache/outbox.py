@@ -28,6 +28,8 @@ class Outbox:
         self._serial = 0
         self.overflowed = 0
         """Not 0: keys were lost, and every key counts as waiting until the namespace has been cleared."""
+        self.thorough = False
+        """The keys that were lost may be any, also of values that another program stored; not just those of a tag."""
 
     def __bool__(self) -> bool:
         return bool(self._waiting or self.overflowed)
@@ -45,13 +47,15 @@ class Outbox:
             if self.overflowed or (len(self._waiting) >= self._most and key not in self._waiting):
                 self._waiting.clear()
                 self.overflowed = self._serial
+                self.thorough = True
             else:
                 self._waiting[key] = self._serial
 
-    def overflow(self) -> None:
+    def overflow(self, thorough: bool) -> None:
         """Have all keys wait, until the namespace has been cleared."""
         with self._lock:
             self._serial += 1
+            self.thorough = self.thorough or thorough or bool(self._waiting)
             self._waiting.clear()
             self.overflowed = self._serial
 
@@ -81,6 +85,7 @@ class Outbox:
         with self._lock:
             if self.overflowed == serial:
                 self.overflowed = 0
+                self.thorough = False
 
 
 _outboxes: WeakSet[Outbox] = WeakSet()

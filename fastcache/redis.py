@@ -205,10 +205,12 @@ class RedisCache(Commands[SyncLink]):
     def close(self) -> None:
         """Close the connections that the cache made itself; a client that was given stays open. May be called again.
 
-        Waits for what is loaded in the background first, for 5 s at most.
+        Waits for what is loaded in the background first, for 5 s at most. Invalidations that the server hasn't heard of are
+        sent before, if it is back.
         """
         driver: Any = self._loading.driver
         driver.close()
+        run(self._loading.last_plan())
         self._link.close()
 
     __reduce__ = refuse_copy
@@ -368,6 +370,7 @@ class AsyncRedisCache(Commands[AsyncLink]):
         """See `RedisCache.close`."""
         driver: Any = self._loading.driver
         await driver.close()
+        await arun(self._loading.last_plan())
         await self._link.close()
 
     aclose = close

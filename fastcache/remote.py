@@ -216,5 +216,5 @@ class RemoteStore:
     def remove_plan(self, identities: Iterable[bytes]) -> Generator[Any, Any, Any]:
         return (yield from self._commands._unlink_plan(list(identities)))
 
-    def clear_plan(self) -> Generator[Any, Any, Any]:
+    def clear_plan(self, thorough: bool) -> Generator[Any, Any, Any]:
         return (yield from self._commands._sweep_all_plan("*"))

@@ -105,15 +105,32 @@ class Sending(Generic[AnyLink]):
     def _scripts_plan(
         self, script: Script, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]
     ) -> Steps[list[Any]]:
-        """Run a script for several keys, each with its arguments, in one round trip (per node in a cluster)."""
+        """Run a script for several keys, each with its arguments, in one round trip (per node in a cluster); in two more
+        where a server doesn't know it (any more).
+        """
         if len(calls) == 1:
             return [(yield from self._script_plan(script, *calls[0]))]
+        replies = yield from self._digests_plan(script, calls)
+        unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            # A call for each node teaches it the script.
+            first = {self._link.at(calls[place][0][0]): place for place in reversed(unknown)}
+            for place in first.values():
+                replies[place] = yield from self._script_plan(script, *calls[place])
+            rest = [place for place in unknown if place not in first.values()]
+            again = (yield from self._digests_plan(script, [calls[place] for place in rest])) if rest else []
+            for place, reply in zip(rest, again, strict=True):
+                known = not isinstance(reply, NoScriptError)
+                replies[place] = reply if known else (yield from self._script_plan(script, *calls[place]))
+        return replies
+
+    def _digests_plan(
+        self, script: Script, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]
+    ) -> Steps[list[Any]]:
         commands = [("EVALSHA", script.digest, len(keys), *keys, *arguments) for keys, arguments in calls]
         replies = yield from self._pipeline_plan(commands)
-        for place, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):
-                replies[place] = yield from self._script_plan(script, *calls[place])
-            elif isinstance(reply, Exception):
+        for reply in replies:
+            if isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
                 raise self._failure("EVALSHA", reply, self._link) from reply
         return replies
 

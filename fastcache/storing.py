@@ -7,12 +7,14 @@ touches it no more. This file must never call a loader.
 from __future__ import annotations
 
 import math
+import os
 import random as _random
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
 
 from fastcache._lru import LRUCache
 from fastcache.background import Tasks, Threads
@@ -107,8 +109,8 @@ class Store(Protocol):
         """Keep for `rescue` what the backend did not take."""
         ...
 
-    def clear_plan(self) -> Plan[Any]:
-        """Remove all keys."""
+    def clear_plan(self, thorough: bool) -> Plan[Any]:
+        """Remove all keys. Unless `thorough`, those may stay that were stored without the means to clear them quickly."""
         ...
 
     def share(self, key: Any, value: Any) -> Any:
@@ -202,10 +204,11 @@ class Storing:
         self._clock = clock
         self.policy = policy
         self._held_off: LRUCache[Any, tuple[float, float]] = LRUCache(MOST_HELD_OFF)
-        self._flushing = False
-        self._flush_after = -math.inf  # the calls' own flushing, after one that failed
+        self._flushing: set[Any] = set()  # where there is somebody who delivers what waits in the outbox
+        self._flush_after = -math.inf  # what calls begin themselves, after one that failed
         # Of a store elsewhere, any error is the backend's: its replies may be anything. In memory: a callback's.
         self._failures: type[Exception] = BackendError if store.local else Exception
+        _all_engines.add(self)
 
     def _failed(self, errand: Errand, identities: list[Any], error: Exception) -> None:
         errand.alive = False
@@ -345,3 +348,15 @@ class Storing:
             ttl = policy.ttl if value is not MISSING or policy.missing_ttl is None else policy.missing_ttl
             lives[identity] = ttl if ttl == math.inf else ttl * (1 - policy.jitter * self.random())
         return lives
+
+
+_all_engines: WeakSet[Storing] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for engine in list(_all_engines):
+        engine._flushing = set()  # they are the parent's
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

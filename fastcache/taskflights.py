@@ -50,24 +50,24 @@ class TaskFlights(Flights):
             table = self._tables[loop] = {}
         return table
 
-    # -- storing: a loop that was closed stores nothing any more -----------------------------------------------------
+    # -- storing: nobody waits for a loop that was closed, or stopped: what it has sent, the backend has had -----------
 
     @property
     def landed(self) -> dict[Any, Any]:
         if self._stores:
-            self._end_stranded()
+            self.end_stranded()
         return self._landed
 
     def forget(self, key: Any) -> Any:
         if self._stores:
-            self._end_stranded()
+            self.end_stranded()
         return super().forget(key)
 
     def begin_store(self, values: dict[Any, Any], flight_of: Callable[[Any], Flight | None]) -> tuple[Any, list[Any]]:
         from asyncio import get_running_loop
 
         with self.lock:
-            self._end_stranded()
+            self.end_stranded()
             stored, mine = super().begin_store(values, flight_of)
             if mine:
                 self._stores.setdefault(get_running_loop(), {})[stored] = mine
@@ -80,9 +80,9 @@ class TaskFlights(Flights):
                     del self._stores[loop]
         super().end_store(keys, stored)
 
-    def _end_stranded(self) -> None:
+    def end_stranded(self) -> None:
         with self.lock:
-            for loop in [each for each in self._stores if each.is_closed()]:
+            for loop in [each for each in self._stores if not each.is_running()]:
                 for stored, keys in self._stores.pop(loop).items():
                     self.end_store(keys, stored)
 

@@ -39,7 +39,8 @@ _type = type  # where a parameter has that name
 class TieredCache(Tiers):
     """Two tiers: a `MemoryCache` of this process over a `RedisCache` that all processes share. Thread-safe.
 
-    local: the first tier, empty and this cache's own; its `maxsize` and `ttl` bound what is kept. remote: the second; its
+    local: the first tier, empty and this cache's own; its `maxsize` and `ttl` bound what is kept; what its
+    `on_evict` raises goes to `sys.unraisablehook`, for a change has still to reach Redis then. remote: the second; its
     prefix, ttl, serializer and type are this cache's. `close()` closes both.
     policy: what `get_or_load` does (see `Policy`); by default that of `remote`. Loads are shared by all processes
     (`Policy.lease`), and what was loaded before an invalidation is stored nowhere.
@@ -245,12 +246,14 @@ class TieredCache(Tiers):
     def close(self) -> None:
         """Stop listening, wait for what is loaded in the background, for 5 s at most, and close both tiers.
 
+        What Redis hasn't heard of yet is sent before, if it is back.
         (A client that was given to the Redis cache stays open.) May be called again.
         """
         driver: Any = self._loading.driver
         if self._listener is not None:
             self._listener.leave()
         driver.close()
+        run(self._loading.last_plan())
         self.local.close()
         self.remote.close()
 

@@ -103,6 +103,8 @@ class Tiers:
             flights.forget(changed)
 
     def _attend(self) -> None:
+        """At the beginning of each operation that goes beyond the memory."""
+        self._loading.deliver()
         if self._listener is not None and not self._front.gate.is_open():
             self._listener.attend()
 
@@ -274,7 +276,7 @@ class Tiers:
 
         yield from self._loading.await_plan(forget())
         self._front.drop_where(matches)
-        removed = yield from self._all_plan(self._store.sweep_plan(pattern), forget)
+        removed = yield from self._all_plan(self._store.sweep_plan(pattern), forget, thorough=True)
         self._front.drop_where(matches)
         return removed or 0
 
@@ -288,18 +290,21 @@ class Tiers:
         yield from self._loading.await_plan(forget())
         yield from self._all_plan(self._store.clear_plan(), forget)
 
-    def _all_plan(self, plan: Plan[Any], forget: Callable[[], object]) -> Plan[Any]:
-        """Invalidate what can't be named; with Redis away, all of it when it is back. `forget`: the loads of it."""
+    def _all_plan(self, plan: Plan[Any], forget: Callable[[], object], thorough: bool = False) -> Plan[Any]:
+        """Invalidate what can't be named; with Redis away, all when it is back (`thorough`: see `Store.clear_plan`).
+
+        `forget`: the loads of it.
+        """
         self._attend()
         loading = self._loading
         try:
             outcome = yield from plan
         except BackendError as error:
             loading.reporter.backend_failed(None, error, loading.store.unreachable(error))
-            loading.post_all(error)
+            loading.post_all(error, thorough)
             return None
         except BaseException:
-            loading.post_all()
+            loading.post_all(thorough=thorough)
             raise
         finally:
             forget()
@@ -336,7 +341,9 @@ class Tiers:
             place = f"remembered as missing for {copy.remaining:.3g} s more"
         else:
             place = f"a copy, {'stale' if copy.stale else f'fresh for {copy.remaining:.3g} s more'}"
-        if gate.is_open():
+        if copy is not None and gate.is_open() and self._front.find(key, None) is None:
+            trust = "not relied on: Redis didn't take it; it is served under stale_for while Redis is away"
+        elif gate.is_open():
             trust = "it may be relied on" if copy is not None else "one may be kept"
         elif self._listener is None or self._listener._hub is None:
             trust = "not relied on: nobody listens yet"

@@ -109,29 +109,35 @@ class TierStore(TierReading):
         waiting: dict[bytes, Any] = {}
         there: dict[bytes, tuple[bytes, int]] = {}
         try:
-            answers = yield from self._commands._scripts_plan(LEASE, calls)
-            for identity, answer in zip(identities, answers, strict=True):
-                what = answer[0]
-                if what == b"hit":
-                    there[identity] = answer[1], answer[2]
-                elif what == b"load":
-                    held.leases[identity] = tokens[identity]
-                    held.tokens[identity] = current
-                    self._guards.keep(tokens[identity], guard_name(identity), self._guards.lease_life)
-                elif what == b"writer":
-                    errand.unstored.add(identity)
-                else:
-                    waiting[identity] = answer[1]
+            for batch in batches(list(zip(identities, calls, strict=True)), _BATCH):
+                try:
+                    answers = yield from self._commands._scripts_plan(LEASE, [call for _, call in batch])
+                except Exception:
+                    raise
+                except BaseException:
+                    # Cancelled: whether they were given isn't known, so they are given back.
+                    held.leases.update((identity, tokens[identity]) for identity, _ in batch)
+                    raise
+                for (identity, _), answer in zip(batch, answers, strict=True):
+                    what = answer[0]
+                    if what == b"hit":
+                        there[identity] = answer[1], answer[2]
+                    elif what == b"load":
+                        held.leases[identity] = tokens[identity]
+                        held.tokens[identity] = current
+                        self._guards.keep(tokens[identity], guard_name(identity), self._guards.lease_life)
+                    elif what == b"writer":
+                        errand.unstored.add(identity)
+                    else:
+                        waiting[identity] = answer[1]
             found = yield from self._judge_plan(there, keys, errand.type, markers, {}, beside)
         finally:
             self._front.end(markers)
         return found, waiting
 
     def release_plan(self, errand: Errand, identities: Iterable[bytes]) -> Steps[None]:
-        for identity in identities:
-            token = errand.held.leases.pop(identity, None)
-            if token is not None:
-                yield from self._guards.release_plan(token, guard_name(identity))
+        held = errand.held.leases
+        yield from self._guards.release_plan({held.pop(name): guard_name(name) for name in identities if name in held})
 
     def abandon(self, errand: Errand, identities: Iterable[bytes]) -> None:
         for identity in identities:
@@ -144,7 +150,7 @@ class TierStore(TierReading):
     def write_plan(
         self, values: Mapping[bytes, Any], errand: Errand, lives: Mapping[bytes, float]
     ) -> Steps[list[bytes]]:
-        writer = errand.held if errand.writes else None  # the token of a hold
+        writer: str = errand.held if errand.writes else ""  # the token of a hold
         held: _Held | None = None if errand.writes else errand.held
         leases = {} if held is None else {name: held.leases.pop(name) for name in values if name in held.leases}
         load = {} if held is None else held.markers
@@ -177,13 +183,15 @@ class TierStore(TierReading):
                 life = b"" if px is None else px
                 arguments: tuple[Any, ...]
                 if errand.writes:
-                    arguments = (writer or "", data, life)
+                    arguments = (writer, data, life)
                 else:
                     arguments = (leases.get(name, ""), data, life, _digest(errand, name))
                 if errand.writes or errand.anew:
                     arguments += self._news.publication("key", name)
                 calls.append(((name, guard_name(name)), arguments))
-            stored = yield from self._commands._scripts_plan(PUT if errand.writes else FILL, calls)
+            stored: list[Any] = []
+            for batch in batches(calls, _BATCH):
+                stored += yield from self._commands._scripts_plan(PUT if errand.writes else FILL, batch)
             late = monotonic() - began
             beside = errand.policy.refresh_ahead is not None
             refused = list(unheard)
@@ -197,15 +205,14 @@ class TierStore(TierReading):
                     kept.add(name)
             return refused
         except SerializationError:
-            for name, token in leases.items():
-                yield from self._guards.release_plan(token, guard_name(name))
+            yield from self._guards.release_plan({token: guard_name(name) for name, token in leases.items()})
             raise
         finally:
             if errand.writes or errand.anew:
                 self._front.drop([name for name in values if name not in kept])
             self._front.end(markers, load)
-            for token in leases.values():
-                self._guards.forget(token)
+            for token in (writer, *leases.values()):
+                self._guards.forget(token)  # if Redis wasn't told, it ends by itself
 
     def salvage(self, values: Mapping[bytes, Any], errand: Errand, lives: Mapping[bytes, float]) -> None:
         """Where the policy prefers an old value to none, keep what Redis didn't take: it is newer than what there is."""
@@ -228,7 +235,10 @@ class TierStore(TierReading):
     # -- invalidating ----------------------------------------------------------------------------------------------
 
     def remove_plan(self, identities: Iterable[bytes], writer: str = "") -> Steps[int]:
-        return (yield from self._remove_plan(INVALIDATE, dict.fromkeys(identities, writer)))
+        try:
+            return (yield from self._remove_plan(INVALIDATE, dict.fromkeys(identities, writer)))
+        finally:
+            self._guards.forget(writer)  # if Redis wasn't told, the hold ends by itself
 
     def retire_plan(self, errand: Errand, identities: Iterable[bytes]) -> Steps[None]:
         seen = {name: _digest(errand, name) for name in identities}
@@ -261,8 +271,11 @@ class TierStore(TierReading):
             self._front.drop([identity])
             self._front.end(markers)
 
-    def clear_plan(self) -> Steps[None]:
+    def clear_plan(self, thorough: bool = False) -> Steps[None]:
+        """O(1), but for `thorough`: then values without a token go, too, that other programs stored."""
         yield from self.retag_plan(NAMESPACE)
+        if thorough:
+            yield from self.sweep_plan(b"*")
 
     def retag_plan(self, tag: bytes) -> Steps[None]:
         """Have no value of a tag (the empty one: none at all) hold any longer. O(1)."""

@@ -20,6 +20,7 @@ __all__ = ["Writing"]
 
 FLUSH_BATCH = 500  # keys of the outbox at a time
 FLUSH_INTERVAL = 1.0  # seconds, as the breaker's probe
+LOOK = 0.5  # seconds between two looks at whether a store that is waited for can end at all: nobody tells when a loop stops
 
 
 class Writing(Storing):
@@ -37,7 +38,8 @@ class Writing(Storing):
         for stored in stores:
             if stored is not None and stored.enter(inside.get()):
                 try:
-                    yield Join(stored)
+                    while not (yield Call(self.driver.wait, stored, LOOK)):
+                        self.flights.end_stranded()  # its event loop may have ended, or have been stopped
                 finally:
                     stored.leave(inside.get())
 
@@ -47,6 +49,7 @@ class Writing(Storing):
         `held`: what `hold_plan` returned for the key.
         """
         identities = [self.store.identity(key) for key in keys]
+        self.deliver()
         marks = self.outbox.marks(identities)
         there = 0
         try:
@@ -86,6 +89,7 @@ class Writing(Storing):
         keys = {self.store.identity(key): key for key in values}
         stored = {identity: values[key] for identity, key in keys.items()}
         errand = Errand(keys, None, policy, None, len(keys) == 1, writes=True, held=held, tags=tags)
+        self.deliver()
         marks = self.outbox.marks(keys)
         try:
             yield from self.forget_plan(*keys)
@@ -184,28 +188,52 @@ class Writing(Storing):
     def _post(self, *identities: Any) -> None:
         for identity in identities:
             self.outbox.add(identity)
-        self._deliver()
+        self._keep_flushing(pause=FLUSH_INTERVAL)
 
-    def post_all(self, error: BaseException | None = None) -> None:
-        """Have the whole namespace cleared, once the backend can be reached; until then nobody here reads it."""
+    def post_all(self, error: BaseException | None = None, thorough: bool = False) -> None:
+        """Have the whole namespace cleared, once the backend can be reached; until then nobody here reads it.
+
+        `thorough`: see `Store.clear_plan`.
+        """
         if error is not None:
             self._refuse_if_closed(error)
-        self.outbox.overflow()
-        self._deliver()
+        self.outbox.overflow(thorough)
+        self._keep_flushing(pause=FLUSH_INTERVAL)
 
-    def _deliver(self) -> None:
-        if not self._flushing and not self.driver.stopped:
-            self._flushing = True  # before the plan may end
-            if not self.driver.keep(self._keep_flushing_plan()):
-                self._flushing = False  # the next operation flushes
+    def deliver(self) -> None:
+        """See to it that somebody sends what waits in the outbox: who did may have ended with his loop, or be the parent's.
 
-    def _keep_flushing_plan(self) -> Plan[None]:
+        Called as an operation begins that may reach the backend.
+        """
+        if self.outbox and self._clock() >= self._flush_after:
+            self._keep_flushing()
+
+    def _keep_flushing(self, pause: float = 0.0) -> None:
+        place = self.driver.place()
+        if place in self._flushing or self.driver.stopped:
+            return
+        self._flushing.add(place)  # before the plan may end
+        kept = False
+        try:
+            kept = self.driver.keep(self._keep_flushing_plan(place, pause))
+        finally:
+            if not kept:
+                self._flushing.discard(place)  # the next operation tries again
+
+    def _keep_flushing_plan(self, place: Any, pause: float) -> Plan[None]:
         try:
             while self.outbox and not self.driver.stopped:
-                yield Call(self.driver.pause, FLUSH_INTERVAL)
+                if pause:
+                    yield Call(self.driver.pause, pause)
                 yield from self._flush_plan(None)
+                pause = FLUSH_INTERVAL
         finally:
-            self._flushing = False
+            self._flushing.discard(place)
+
+    def last_plan(self) -> Plan[None]:
+        """Before the way to the backend is closed: one attempt to send what waits in the outbox, which ends with it."""
+        if self.outbox and not self.store.closed:
+            yield from self._flush_plan(None)
 
     def _flush_plan(self, errand: Errand | None) -> Plan[None]:
         """Send the invalidations that wait, unless the backend is known to be away."""
@@ -214,7 +242,7 @@ class Writing(Storing):
             return
         try:
             if overflow := outbox.overflowed:
-                yield from self.store.clear_plan()
+                yield from self.store.clear_plan(outbox.thorough)
                 outbox.cleared(overflow)
             while batch := outbox.batch(FLUSH_BATCH):
                 yield from self.store.remove_plan(batch)

@@ -1,6 +1,8 @@
 """Bytes from anywhere: an envelope or a signed pickle is read exactly as it was written, or refused as documented."""
 
+import re
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -47,6 +49,15 @@ def test_envelope_comes_back_as_it_was(parts):
     assert back.stale_for in (stale_for, stale_for - 1)
     assert load - 1 <= round(back.load_seconds * 1e6) <= load
     assert glance(data[:HEADER_SIZE]) == (back.missing, back.stale_for)
+
+
+def test_examples_of_the_page_are_right():
+    """docs/envelope.md, byte by byte."""
+    page = (Path(__file__).parent.parent / "docs" / "envelope.md").read_text()
+    plain, tagged = (bytes.fromhex(block) for block in re.findall(r"```\n([0-9A-F\s]+)```", page))
+    assert plain == seal(b'"v"', 20, 0.005)
+    tokens = {b"": bytes(range(0x01, 0x09)), b"team:7": bytes(range(0x11, 0x19))}
+    assert tagged == seal(b'"v"', 20, 0.005, tokens=tokens)
 
 
 @given(st.binary(max_size=120), st.sampled_from([b"", MAGIC, MAGIC + b"\x01\x00", MAGIC + b"\x02\x00", MAGIC + b"\x02\x01"]))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 
 import pytest
 
 from fastcache import MISSING, MemoryCache
-from fastcache.front import MOST_TYPES, NAMESPACE, Front, Packed
+from fastcache.front import MOST_TOKENS, MOST_TYPES, NAMESPACE, Front, Packed
 
 
 @pytest.fixture
@@ -218,6 +219,75 @@ def test_notes_of_tags_do_not_outgrow_the_copies():
     assert front._noted == sum(map(len, front._tagged.values())) <= 1000 + 8 * 10 + 2
     front.retag(b"all", None)
     assert copy(front, "k4999") is None
+
+
+def test_tags_that_a_copy_had_before_are_forgotten(front):
+    """It is neither found under them, nor dropped with them."""
+    for number in range(20):
+        keep(front, "k", number, tags=[b"%d" % number, b"all"], only=bool(number % 2))
+    assert front._tagged == {b"19": {"k"}, b"all": {"k"}}
+    assert front._noted == 2
+    front.retag(b"18", b"new")
+    assert copy(front, "k") == 19
+    front.retag(b"19", b"new")
+    assert copy(front, "k") is None
+    assert front._tagged == front._tags_of == {}
+
+
+def test_notes_of_many_tags_are_looked_through_seldom(front, monkeypatch):
+    """Each copy with more than a few tags of its own: all are noted, and what that costs doesn't grow with them."""
+    looks = []
+    contains = front._map.__contains__
+
+    class Map:
+        def __contains__(self, place):
+            looks.append(place)
+            return contains(place)
+
+        def __getattr__(self, name):
+            return getattr(actual, name)
+
+    actual, front._map = front._map, Map()
+    for number in range(1000):
+        keep(front, f"k{number}", 1, tags=[b"%d %d" % (number, tag) for tag in range(20)])
+    assert front._noted == 20_000
+    assert len(looks) < 2000
+    front._map = actual
+
+
+def test_tokens_do_not_outgrow_the_copies(front):
+    """Of tags that no copy has, some are remembered; of those that one has, all."""
+    for number in range(5 * MOST_TOKENS):
+        tag = b"%d" % number
+        if number < 10:
+            keep(front, f"k{number}", 1, tags=[tag])
+        if number % 2:
+            front.learn({NAMESPACE: b"one", tag: b"one"}, {})
+        else:
+            front.retag(tag, b"one")
+        assert front.known([tag]) == {tag: b"one"}
+        if number < 10:
+            keep(front, f"k{number}", 1, tags=[tag])
+    assert len(front._tokens) <= MOST_TOKENS + 2 * 10 + 2
+    had = [b"%d" % number for number in range(10)]
+    assert front.known([NAMESPACE, *had]) == dict.fromkeys([NAMESPACE, *had], b"one")
+
+
+def test_callback_that_fails_is_reported():
+    """By no error of who reads or writes, which has yet to be done in Redis."""
+    reports = []
+
+    def fail(key, value, cause):
+        raise ZeroDivisionError
+
+    front = Front(MemoryCache(on_evict=fail), b"p:", coherent=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", reports.append)
+        assert keep(front, "k", 1)
+        assert keep(front, "k", 2, only=True)
+        front.drop([b"p:k"])
+    assert copy(front, "k") is None
+    assert [report.exc_type for report in reports] == [ZeroDivisionError] * 2
 
 
 def test_lives_end_with_the_memory_cache_and_stale_ones_later():

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import itertools
+import sys
 import threading
 
 import pytest
@@ -319,7 +320,7 @@ def test_invalidations_whose_callback_fails_are_made_up_for_by_clearing():
     cache = MemoryCache(ttl=60, on_evict=on_evict)
     table = dict.fromkeys(range(MOST_KEYS + 1), "old")
     aside = CacheAside(cache, table.__getitem__)
-    cache._loading._flushing = True  # not beside, by a thread: what waits is flushed by the call that comes along
+    cache._loading._flushing.add(None)  # not beside, by a thread: what waits is flushed by the call that comes along
     for key in table:
         assert aside.get(key) == "old"
     cache.set("another", 1)
@@ -332,3 +333,16 @@ def test_invalidations_whose_callback_fails_are_made_up_for_by_clearing():
     assert aside.get(0) == "new"
     assert cache.get("another") is None
     cache.close()
+
+
+def test_errors_of_on_event_are_printed(monkeypatch, capsys):
+    """By the hook that Python has where the program sets none."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+
+    def broken(event):
+        raise RuntimeError("observer")
+
+    assert MemoryCache(on_event=broken).get_or_load("a", Loader()) == "v1"
+    printed = capsys.readouterr().err
+    assert printed.startswith("Exception ignored in on_event: ")
+    assert printed.endswith("RuntimeError: observer\n")

@@ -163,4 +163,15 @@ def test_outbox_keeps_the_last_and_overflows_into_everything():
     serial = outbox.overflowed
     outbox.add("d")
     outbox.cleared(serial)
-    assert not outbox or outbox.overflowed != serial
+    assert outbox.overflowed != serial
+    assert outbox.thorough
+    outbox.cleared(outbox.overflowed)
+    assert not outbox
+    outbox.overflow(thorough=False)
+    assert not outbox.thorough
+    outbox.add("e")
+    assert outbox.thorough
+    outbox.cleared(outbox.overflowed)
+    outbox.add("f")
+    outbox.overflow(thorough=False)  # what waited is lost with the rest
+    assert outbox.thorough

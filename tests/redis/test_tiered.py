@@ -103,6 +103,13 @@ def test_protocol_of_many_keys(one, two):
     assert two.get("x") == 2
 
 
+def test_copy_under_a_type_is_no_key(one):
+    """A tuple is a mistake like any other key that isn't a str, whatever has been asked for before."""
+    assert one.get_or_load("k", lambda key: 5, type=int) == 5 == one.get("k", type=int)
+    with pytest.raises(TypeError, match="a key is a str"):
+        one.get(("k", int))
+
+
 def test_types_are_kept_apart(one):
     """What was decoded into one type is not served as another."""
     one.set("n", "7")

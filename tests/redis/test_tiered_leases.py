@@ -46,13 +46,18 @@ def tiers(server) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def short_leases(monkeypatch):
-    """A lease of 0.3 s, renewed all the time."""
-    monkeypatch.setattr("fastcache.guards.Guards.lease_life", 300)
+def renewed_often(monkeypatch):
+    """Leases are renewed all the time."""
     monkeypatch.setattr("fastcache.guards.RENEW_EVERY", 0.05)
 
 
-def test_lease_is_renewed_while_the_loader_runs(face, server, short_leases):
+@pytest.fixture
+def short_leases(monkeypatch, renewed_often):
+    """A lease of 0.3 s."""
+    monkeypatch.setattr("fastcache.guards.Guards.lease_life", 300)
+
+
+def test_lease_is_renewed_while_the_loader_runs(face, server, renewed_often):
     """A slow leader isn't taken for a dead one."""
     one, two = (heard(face.tiered(server.url)) for _ in range(2))
     begun, finish = threading.Event(), threading.Event()

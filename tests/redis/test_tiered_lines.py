@@ -78,6 +78,7 @@ def test_sync_on_a_line_that_is_down_relies_on_no_copy(face, server, quick):
         one.sync()
         assert time.monotonic() - begun < 1
         assert not trusted(one)
+        assert "not relied on: listening on 1 lines, 1 of which didn't answer in time" in one.explain("k")
         assert one.get("k") == 2
         assert one.stats().coherence_lost == 1
         go_on.set()
@@ -168,8 +169,43 @@ def test_callback_that_fails_while_a_change_is_heard_is_reported(face, server, u
     assert two.get("k") is None
     assert gone == ["k"]
     assert [type(report.exc_value) for report in unraisable] == [ZeroDivisionError]
-    assert "while hearing of a change" in unraisable[0].err_msg
+    assert "on_evict" in unraisable[0].err_msg
     assert two.stats().coherence_lost == 0
+
+
+@pytest.mark.parametrize("how", ["invalidate", "set", "load", "tag", "pattern", "writing"])
+def test_callback_that_fails_keeps_no_change_from_redis(face, server, other, unraisable, how):
+    """It is no failure of Redis, which is told at once; so are the others."""
+
+    def fail(key, value, cause):
+        raise ZeroDivisionError
+
+    one = heard(face.tiered(server.url, memory={"on_evict": fail}))
+    two = heard(face.tiered(server.url))
+    one.set("k", "old", tags=["t"])
+    assert two.get("k") == "old"
+    match how:
+        case "invalidate":
+            assert one.delete("k")
+        case "set":
+            one.set("k", "new")
+        case "load":
+            two.invalidate("k")
+            one.sync()
+            assert one.get_or_load("k", lambda key: "new") == "new"
+            one.set("k", "new")
+        case "tag":
+            one.invalidate_tags("t")
+        case "pattern":
+            assert one.delete_pattern("k*") == 1
+        case "writing":
+            face.write(one, "k")
+    two.sync()
+    assert two.get("k") == one.get("k") == ("new" if how in {"set", "load"} else None)
+    assert unraisable
+    assert {report.exc_type for report in unraisable} == {ZeroDivisionError}
+    assert one.stats().backend_errors == 0
+    assert not inner(one)._loading.outbox
 
 
 def test_two_caches_that_begin_on_one_line_are_watched_for_once(face, server, proxy, quick):

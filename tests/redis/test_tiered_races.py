@@ -51,6 +51,11 @@ def test_both_spellings_of_a_key_are_one(face, server):
     assert cache.get_many(both) == {b"k": 2, "k": 2, "new": 4, b"new": 4}
     cache.delete(b"k")
     assert cache.get("k") is None
+    cache.set("k", 4)
+    assert cache.delete_many(["k", b"k"]) == 1
+    cache.set("k", 5)
+    assert inner(cache)._front.find("k", None) is not None
+    assert not inner(cache)._front._pending
 
 
 @pytest.mark.parametrize("coherence", ["pubsub", "tracking"])
@@ -178,6 +183,34 @@ def test_wide_invalidation_waits_for_the_server(face, server, proxy, quick, flus
     proxy.listen()
     until(lambda: other.get("k") is None)
     assert cache.get("k") is None
+
+
+@pytest.mark.parametrize("how", ["pattern", "many", "tags and many"])
+def test_keys_that_cannot_be_remembered_are_removed_whoever_stored_them(face, server, proxy, quick, flush_at_once, how):
+    """A `RedisCache`, say: their values have no token that could be renewed. Of tags and of `clear` that isn't expected."""
+    cache = heard(face.tiered(proxy.url, redis={"socket_timeout": 0.2}))
+    plain = face.from_url(server.url, "p", ttl=60)
+    plain.set_many({"k": "old", "l": "old"})
+    assert cache.get("k") == "old"
+    inner(cache)._loading.outbox._most = 2
+    proxy.refuse()
+    if how == "pattern":
+        cache.delete_pattern("k*")
+    else:
+        cache.delete("k")
+        if "tags" in how:
+            cache.invalidate_tags("t")
+        cache.delete_many(["another", "and another"])
+    proxy.listen()
+    until(lambda: not inner(cache)._loading.outbox)
+    assert plain.get_many(["k", "l"]) == {}
+    assert cache.get("k") is None
+    plain.set("k", "old")
+    proxy.refuse()
+    cache.clear()
+    proxy.listen()
+    until(lambda: not inner(cache)._loading.outbox)
+    assert plain.get("k") == "old" == cache.get("k")
 
 
 def test_stale_copies_are_served_while_the_server_is_away(face, server, proxy, quick):

@@ -6,7 +6,7 @@ import math
 import threading
 
 import pytest
-from test_tiered import heard, inner
+from test_tiered import heard, inner, trusted, until
 
 from fastcache import MISSING, BackendError, Policy, SerializationError
 from fastcache.plan import Call
@@ -164,6 +164,32 @@ def test_failed_loader_is_heard_though_its_lease_cannot_be_given_back(face, own_
     assert cache.get_or_load("k", lambda key: 1) == 1
 
 
+@pytest.mark.parametrize("coherence", ["pubsub", "tracking", None])
+def test_value_that_redis_did_not_take_is_not_relied_on(face, own_server, coherence):
+    """Who invalidates it doesn't find it in Redis, and what isn't there isn't watched. With Redis away it may be served."""
+    policy = Policy(60, stale_for=60, jitter=0)
+    one, two = (face.tiered(own_server.url, policy=policy, coherence=coherence) for _ in range(2))
+    if coherence is not None:
+        heard(one), heard(two)
+    one.set("another", 1)  # the namespace's token is new: that is heard, too
+    one.sync()
+    with own_server.client() as client:
+        client.rpush(guard_name(b"p:k"), "not a guard")
+        assert one.get_or_load("k", lambda key: "old") == "old"
+        assert "Redis didn't take it" in one.explain("k")
+        client.delete(guard_name(b"p:k"))
+    two.invalidate("k")
+    hits = one.stats().l1_hits
+    assert one.get("k") is None
+    assert one.get_many(["k"]) == {}
+    assert not one.exists("k")
+    assert one.stats().l1_hits == hits
+    own_server.kill()
+    if coherence == "pubsub":
+        until(lambda: not trusted(one))
+    assert one.get_or_load("k", lambda key: "new") == ("new" if coherence == "pubsub" else "old")
+
+
 @pytest.mark.parametrize("how", ["invalidate", "set", "tag", "clear", "pattern"])
 def test_value_that_redis_did_not_take_is_dropped_like_any_other(face, server, other, how):
     """What other processes write is heard, so a copy that only this process has isn't served after a change."""
@@ -226,3 +252,28 @@ def test_value_that_cannot_be_read_is_there_all_the_same(face, server, other, da
         assert cache.remaining("forever") == math.inf
     with pytest.raises(SerializationError):
         tiers.get("k")
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["forgotten", "forgotten again"])
+def test_script_that_redis_forgot_is_taught_once(face, server, other, monkeypatch, at_once):
+    """For many keys at a time, one call teaches it, and the rest goes in one round trip; unless it forgets all the time."""
+    cache = heard(face.tiered(server.url))
+    commands = inner(cache)._store._commands
+    script_plan, taught = commands._script_plan, []
+
+    def teach(script, *call):
+        taught.append(script)
+        outcome = yield from script_plan(script, *call)
+        if at_once:
+            other.script_flush()
+        return outcome
+
+    values = {f"k{number}": number for number in range(5)}
+    cache.set_many(dict.fromkeys(values))
+    monkeypatch.setattr(commands, "_script_plan", teach)
+    other.script_flush()
+    cache.set_many(values)
+    assert len(taught) == (5 if at_once else 1)
+    assert cache.stats().backend_errors == 0
+    monkeypatch.undo()
+    assert heard(face.tiered(server.url)).get_many(values) == values
