@@ -211,9 +211,6 @@ class Flights:
                 self._landed[key] = values[key]
         return stored, mine
 
-    def end_stranded(self) -> None:
-        """Let nobody wait for stores that nobody goes on with."""
-
     def end_store(self, keys: Iterable[Any], stored: Flight) -> None:
         with self.lock:
             self.landings += 1
