@@ -272,6 +272,7 @@ class Tasks:
             async with asyncio.timeout(seconds):
                 await flight.wait()
         except TimeoutError:
+            self.flights.end_stranded()
             return False
         return True
 

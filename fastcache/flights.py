@@ -222,9 +222,6 @@ class Flights:
             self._put_off.discard(stored)
             return [key for key in keys if self._storing.get(key) is stored]
 
-    def end_stranded(self) -> None:
-        """Let nobody wait for stores that nobody goes on with."""
-
     def end_store(self, keys: Iterable[Any], stored: Flight) -> None:
         with self.lock:
             self.landings += 1

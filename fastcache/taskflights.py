@@ -81,6 +81,7 @@ class TaskFlights(Flights):
         super().end_store(keys, stored)
 
     def end_stranded(self) -> None:
+        """Have nobody wait for a store that nobody may go on with."""
         with self.lock:
             for loop in [each for each in self._stores if not each.is_running()]:
                 for stored, keys in self._stores.pop(loop).items():

@@ -39,7 +39,7 @@ class Writing(Storing):
             if stored is not None and stored.enter(inside.get()):
                 try:
                     while not (yield Call(self.driver.wait, stored, LOOK)):
-                        self.flights.end_stranded()  # its event loop may have ended, or have been stopped
+                        pass  # its event loop may have ended, or have been stopped: the driver looks
                 finally:
                     stored.leave(inside.get())
 
