@@ -105,6 +105,7 @@ def test_burst_of_callers_makes_few_connections_at_a_time(server):
                 assert not pool._connecting
                 proxy.mode = "pass"
                 pool.connection_kwargs["lines"].breaker._reset()
+                pool.connection_kwargs |= servers.PATIENT
                 assert await asyncio.gather(*(cache.get(f"k{number}") for number in range(200))) == [None] * 200
 
     asyncio.run(main())
