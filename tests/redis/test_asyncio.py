@@ -150,9 +150,9 @@ def test_a_timeout_of_the_callers_own_is_a_cancellation(server):
 
     async def main():
         with Proxy(server.port) as proxy:
-            async with AsyncRedisCache.from_url(proxy.url, ttl=60, socket_timeout=5) as cache:
+            async with AsyncRedisCache.from_url(proxy.url, ttl=60, **servers.PATIENT) as cache:
                 await cache.set("a", 1)
-                proxy.mode, proxy.delay = "delay", 0.2
+                proxy.mode, proxy.delay = "delay", 5
                 for _ in range(8):
                     with pytest.raises(TimeoutError) as caught:
                         async with asyncio.timeout(0.01):
