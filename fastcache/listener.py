@@ -1,8 +1,7 @@
 """What is done in one cache about what other processes write: copies are dropped, loads are shared no more, the gate moves.
 
-It is told by the lines of a hub (see `coherence.py`), in their thread or task; nobody is there to catch what an `on_evict`
-raises. When it begins to be heard, the front begins anew, since nothing is known of what was written before. This file must
-never talk to Redis.
+It is told by the lines of a hub (see `coherence.py`), in their thread or task. When it begins to be heard, the front begins
+anew, since nothing is known of what was written before. This file must never talk to Redis.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakMethod, WeakSet
 
-from fastcache.events import Reporter, report_unraisable
+from fastcache.events import Reporter
 from fastcache.front import Front
 from fastcache.keys import glob_matcher
 from fastcache.messages import Message
@@ -85,36 +84,34 @@ class Listener:
     def hear(self, message: Message) -> None:
         if message.origin == self._news.origin:
             return  # done already, in the right order
-        with _Unraisable(self):
-            if message.operation == "key":
-                self._let_go(message.subject)
-                self.front.drop([message.subject])
-            elif message.operation == "tag":
-                self._let_go(None)
-                self.front.retag(message.subject, None)  # which one is the latest, only Redis knows
-            else:
-                glob = glob_matcher(message.subject.decode("utf-8", "surrogateescape"))
+        if message.operation == "key":
+            self._let_go(message.subject)
+            self.front.drop([message.subject])
+        elif message.operation == "tag":
+            self._let_go(None)
+            self.front.retag(message.subject, None)  # which one is the latest, only Redis knows
+        else:
+            glob = glob_matcher(message.subject.decode("utf-8", "surrogateescape"))
 
-                def matches(name: bytes) -> object:
-                    return glob(name.decode("utf-8", "surrogateescape"))
+            def matches(name: bytes) -> object:
+                return glob(name.decode("utf-8", "surrogateescape"))
 
-                self._let_go(matches)
-                self.front.drop_where(matches)
+            self._let_go(matches)
+            self.front.drop_where(matches)
 
     def hear_keys(self, names: list[bytes] | None) -> None:
-        with _Unraisable(self):
-            if names is None:
+        if names is None:
+            self._let_go(None)
+            self.front.reset()
+            return
+        tokens = self._news.names.token_prefix
+        for name in names:
+            if name.startswith(tokens):
                 self._let_go(None)
-                self.front.reset()
-                return
-            tokens = self._news.names.token_prefix
-            for name in names:
-                if name.startswith(tokens):
-                    self._let_go(None)
-                    self.front.retag(self._news.names.tag(name), None)
-                else:
-                    self._let_go(name)
-                    self.front.drop([name])
+                self.front.retag(self._news.names.tag(name), None)
+            else:
+                self._let_go(name)
+                self.front.drop([name])
 
     def _let_go(self, changed: bytes | Callable[[bytes], object] | None) -> None:
         forget = self._forget()
@@ -131,28 +128,11 @@ class Listener:
                 self._reporter.tell("coherence_lost")
             return
         if not self.heard:
-            with _Unraisable(self):
-                self._let_go(None)  # what is being loaded may be as old as the copies
-                self.front.reset()
+            self._let_go(None)  # what is being loaded may be as old as the copies
+            self.front.reset()
             self.heard = True
             self._reporter.tell("coherence_back")
         self.front.gate.until = until
-
-
-class _Unraisable:
-    """What an `on_evict` raises here has no caller to reach, and must not end the line."""
-
-    def __init__(self, where: object) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if isinstance(error, Exception):
-            report_unraisable(error, self._where, "Exception ignored while hearing of a change")
-            return True
-        return False
 
 
 _listeners: WeakSet[Listener] = WeakSet()
