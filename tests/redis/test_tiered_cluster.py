@@ -377,4 +377,5 @@ def test_late_news_of_a_tag_is_not_taken_for_the_latest(make):
     assert late[0].operation == "tag"
     hear(late[0])
     assert one.get("k1") is None
+    two.sync()
     assert two.get("k1") is None
