@@ -14,6 +14,7 @@ pytestmark = pytest.mark.skipif(not (ROOT / "tools").is_dir(), reason="there is 
 
 if (ROOT / "tools").is_dir():
     sys.path.insert(0, str(ROOT / "tools"))
+    import alone
     import distributions
 
     PLATFORMS = list(distributions.PLATFORMS)
@@ -69,3 +70,37 @@ def test_actions_are_pinned_by_commit():
             if match := re.search(r"uses: (\S+)(.*)", line):
                 local = match.group(1).startswith("./")
                 assert local or re.fullmatch(r"[\w/.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", "".join(match.groups())), line
+
+
+SECOND_LOOK = """
+import pytest
+
+@pytest.mark.parametrize("name", ["a - b", "c"])
+def test_good(name):
+    pass
+
+def test_bad():
+    assert False
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "enough"),
+    [
+        (["FAILED tests/redis/test_it.py::test_good[a - b] - assert 1 == 2"], True),
+        (["FAILED tests/redis/test_it.py::test_good[c]", "ERROR tests/redis/test_it.py::test_good[a - b] - x[0] - y"], True),
+        (["FAILED tests/redis/test_it.py::test_bad - assert False"], False),
+        (["FAILED tests/redis/test_it.py::test_good[c] - worker 'gw1' crashed while running it"], False),
+        ([f"FAILED tests/redis/test_it.py::test_good[{name}]" for name in "cde"], False),
+        (["FAILED tests/test_it.py::test_good[c]"], False),
+        (["ERROR tests/redis/test_it.py"], False),
+        (["E501 Line too long"], False),
+    ],
+    ids=["one", "two", "again", "crash", "three", "another", "collection", "lint"],
+)
+def test_second_look_is_for_one_or_two_of_redis(tmp_path, printed, enough):
+    """What fails beside others, at a real server, may pass alone; all else is a failure at once."""
+    for place in ("tests/redis", "tests"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "test_it.py").write_text(SECOND_LOOK)
+    assert alone.passes_alone("\n".join(["..F", *printed, "= 1 failed ="]), sys.executable, tmp_path) is enough
