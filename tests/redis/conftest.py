@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import figures
+import redis
 import servers
 from proxy import Proxy
 
@@ -41,6 +42,13 @@ def own_server() -> Iterator[servers.Server]:
     """A server that the test may kill."""
     with servers.Server().start() as server:
         yield server
+
+
+@pytest.fixture
+def other(server: servers.Server) -> Iterator[redis.Redis]:
+    """Another program: a client of the server that knows nothing of caches."""
+    with server.client() as client:
+        yield client
 
 
 @pytest.fixture

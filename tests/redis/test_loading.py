@@ -36,12 +36,6 @@ def cache(face, server):
     return face.from_url(server.url, "p", ttl=60, **servers.PATIENT)
 
 
-@pytest.fixture
-def other(server):
-    with server.client() as client:
-        yield client
-
-
 def until_stale(cache, key):
     """Wait until a short ttl is over: this clock is the server's."""
     while cache.exists(key):

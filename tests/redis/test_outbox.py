@@ -17,12 +17,6 @@ def by_operations(monkeypatch):
     monkeypatch.setattr("fastcache.writing.FLUSH_INTERVAL", 60)
 
 
-@pytest.fixture
-def other(server):
-    with server.client() as client:
-        yield client
-
-
 def waits(cache):
     return bool(inner(cache)._loading.outbox)
 

@@ -31,12 +31,6 @@ def restricted(face, server) -> Iterator[Callable[..., Any]]:
         admin.execute_command("ACL", "DELUSER", "limited")
 
 
-@pytest.fixture
-def other(server):
-    with server.client() as client:
-        yield client
-
-
 def test_life_that_may_not_be_asked_for(restricted, other):
     """Is an error for who asks, and no reason not to load."""
     events = []

@@ -16,12 +16,6 @@ def one(face, server):
     return heard(face.tiered(server.url, policy=STALE))
 
 
-@pytest.fixture
-def other(server):
-    with server.client() as client:
-        yield client
-
-
 def said(cache, where):
     """The line that `explain("k")` has of one place."""
     (line,) = (line for line in cache.explain("k").splitlines() if line.startswith(where))

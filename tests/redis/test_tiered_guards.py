@@ -25,12 +25,6 @@ from fastcache.sidekeys import guard_name
 
 
 @pytest.fixture
-def other(server):
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
 def renewed_often(monkeypatch):
     """Leases and holds are renewed all the time."""
     monkeypatch.setattr("fastcache.guards.RENEW_EVERY", 0.05)
@@ -46,7 +40,7 @@ def is_kept(other, guard):
 @pytest.mark.parametrize("most", [2, 500])
 def test_leases_of_many_keys_are_renewed_together(face, server, other, renewed_often, monkeypatch, most):
     """Some hundred in one round trip: else the first would have lapsed when the last one's turn comes."""
-    monkeypatch.setattr("fastcache.guards.BATCH", most, raising=False)
+    monkeypatch.setattr("fastcache.guards.SCRIPT_BATCH", most)
     cache = heard(face.tiered(server.url))
     commands = inner(cache)._store._commands
     scripts_plan = commands._scripts_plan
@@ -193,7 +187,7 @@ def test_leases_of_many_keys_are_given_back_together(face, server, other, monkey
 
 def test_leases_are_given_back_though_others_could_not_be_had(face, server, other, monkeypatch):
     """Of more keys than go in one round trip, when a later one fails: what is loaded isn't stored then."""
-    monkeypatch.setattr("fastcache.tiers._BATCH", 2)
+    monkeypatch.setattr("fastcache.tiers.SCRIPT_BATCH", 2)
     cache = heard(face.tiered(server.url))
     asked = []
 

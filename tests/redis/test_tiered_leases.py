@@ -26,12 +26,6 @@ from fastcache.storing import Errand
 
 
 @pytest.fixture
-def other(server):
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
 def tiers(server) -> Iterator[Callable[..., Any]]:
     """Blocking caches, for tests in which one comes between two steps of another."""
     caches = []

@@ -27,12 +27,6 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def other(server):
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
 def unraisable(monkeypatch):
     """What was reported because nobody could catch it."""
     reports: list[Any] = []

@@ -13,12 +13,6 @@ from fastcache.sidekeys import guard_name
 
 
 @pytest.fixture
-def other(server):
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
 def flush_at_once(monkeypatch):
     monkeypatch.setattr("fastcache.writing.FLUSH_INTERVAL", 0.05)
 

@@ -14,12 +14,6 @@ from fastcache.scripts import FILL
 from fastcache.sidekeys import guard_name
 
 
-@pytest.fixture
-def other(server):
-    with server.client() as client:
-        yield client
-
-
 def test_guard_of_another_kind_is_said_and_the_loader_asked(face, server, other):
     """A script fails that reads it. What is loaded goes to the callers; what is written isn't read from Redis again."""
     events = []

@@ -27,12 +27,6 @@ changes = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 leases = pytest.mark.parametrize("lease", [True, False], ids=["lease", "no lease"])
 
 
-@pytest.fixture
-def other(server):
-    with server.client() as client:
-        yield client
-
-
 def hold_back(face, cache, what="spawn"):
     """Have the background begin later. Returns what lets it, and waits for its end."""
     driver = inner(cache)._loading.driver
