@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from fastcache.errors import BackendError
 from fastcache.plan import Call
-from fastcache.replies import batches
+from fastcache.replies import SCRIPT_BATCH, batches
 from fastcache.scripts import HOLD, RELEASE, RENEW
 from fastcache.sidekeys import guard_name
 
@@ -35,7 +35,6 @@ HOLD_LIFE = 10_000
 that stands still (a snapshot of its machine, a debugger) between the writing to the database and the invalidation."""
 
 RENEW_EVERY = 0.5  # seconds
-BATCH = 500  # guards that are renewed, or given back, in one round trip: some milliseconds of the server's time
 IDLE_SECONDS = 5.0  # without a guard for so long, the thread or task ends
 
 
@@ -82,7 +81,7 @@ class Guards:
         for token in leases:
             self.forget(token)
         with suppress(BackendError):  # they end by themselves
-            for batch in batches(list(leases.items()), BATCH):
+            for batch in batches(list(leases.items()), SCRIPT_BATCH):
                 yield from self._sending._scripts_plan(RELEASE, [((guard,), (token,)) for token, guard in batch])
 
     def hold_plan(self, identity: bytes, publication: tuple[bytes, ...]) -> Generator[Any, Any, str]:
@@ -106,7 +105,7 @@ class Guards:
                         if now - since >= RENEW_EVERY:
                             due.append((token, guard, life))
                 with suppress(BackendError):
-                    for batch in batches(due, BATCH):
+                    for batch in batches(due, SCRIPT_BATCH):
                         calls = [((guard,), (token, life)) for token, guard, life in batch]
                         renewed = yield from self._sending._scripts_plan(RENEW, calls)
                         for (token, _, _), mine in zip(batch, renewed, strict=True):

@@ -18,6 +18,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from fastcache.arguments import several
 from fastcache.errors import MISSING, ConfigurationError
 from fastcache.leasing import leased_plan, longest_wait
 from fastcache.plan import Call, Plan
@@ -72,9 +73,7 @@ class Loading(Writing):
         settled = self.policy_for(ttl, policy)
         if not callable(loader):
             raise TypeError(f"loader must be a function of a list of keys, not {loader!r}")
-        if isinstance(keys, str | bytes):
-            raise TypeError(f"expected a list (or another iterable) of keys, got a single one: {keys!r}")
-        names = {key: self.store.identity(key) for key in keys}
+        names = {key: self.store.identity(key) for key in several(keys)}
         mine: dict[Any, Any] = {}
         for key, identity in names.items():
             mine.setdefault(identity, key)

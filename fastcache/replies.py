@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-__all__ = ["batches", "is_sound"]
+__all__ = ["SCRIPT_BATCH", "batches", "is_sound"]
 
 BATCH = 10_000  # keys per MGET or pipeline: one round trip for all practical calls, bounded work and memory beyond
+SCRIPT_BATCH = 500  # scripts in one pipeline: some milliseconds of the server's time
 
 
 def batches(items: Sequence[Any], size: int = BATCH) -> Iterator[Sequence[Any]]:

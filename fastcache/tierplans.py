@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakSet
 
 from fastcache._gate import GatedLookup
+from fastcache.arguments import check_mapping, check_values
 from fastcache.asyncmemory import AsyncMemoryCache
 from fastcache.backends import MemoryCache
 from fastcache.background import Tasks, Threads
@@ -238,10 +239,8 @@ class Tiers:
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def _set_plan(self, mapping: Mapping[Any, Any], ttl: float | None, tags: Iterable[str]) -> Plan[None]:
-        if not isinstance(mapping, Mapping):
-            raise TypeError(f"set_many takes a mapping of keys to values, not {type(mapping).__name__}: {mapping!r:.80}")
-        if any(value is MISSING for value in mapping.values()):
-            raise TypeError("MISSING says that there is no value: a loader returns it, a cache can't store it")
+        check_mapping(mapping)
+        check_values(mapping.values())
         if ttl is not None:
             ttl = check_ttl(ttl)
         elif self.remote.ttl is None:

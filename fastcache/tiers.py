@@ -24,7 +24,7 @@ from fastcache.flights import Flights
 from fastcache.front import NAMESPACE, Front, Marker, Packed
 from fastcache.guards import Guards
 from fastcache.news import News
-from fastcache.replies import batches
+from fastcache.replies import SCRIPT_BATCH, batches
 from fastcache.scripts import FILL, INVALIDATE, LEASE, PUT, RETAG, RETIRE, Script
 from fastcache.sending import Steps
 from fastcache.sidekeys import guard_name, guard_patterns, value_name
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from fastcache.commands import Commands
 
 __all__ = ["TierStore"]
-
-_BATCH = 500  # scripts in one pipeline: some milliseconds of the server's time
 
 
 class _Held:
@@ -109,7 +107,7 @@ class TierStore(TierReading):
         waiting: dict[bytes, Any] = {}
         there: dict[bytes, tuple[bytes, int]] = {}
         try:
-            for batch in batches(list(zip(identities, calls, strict=True)), _BATCH):
+            for batch in batches(list(zip(identities, calls, strict=True)), SCRIPT_BATCH):
                 try:
                     answers = yield from self._commands._scripts_plan(LEASE, [call for _, call in batch])
                 except Exception:
@@ -190,7 +188,7 @@ class TierStore(TierReading):
                     arguments += self._news.publication("key", name)
                 calls.append(((name, guard_name(name)), arguments))
             stored: list[Any] = []
-            for batch in batches(calls, _BATCH):
+            for batch in batches(calls, SCRIPT_BATCH):
                 stored += yield from self._commands._scripts_plan(PUT if errand.writes else FILL, batch)
             late = monotonic() - began
             beside = errand.policy.refresh_ahead is not None
@@ -250,7 +248,7 @@ class TierStore(TierReading):
         self._front.drop(names)
         try:
             removed = 0
-            for batch in batches(names, _BATCH):
+            for batch in batches(names, SCRIPT_BATCH):
                 calls = [
                     ((name, guard_name(name)), (arguments[name], *self._news.publication("key", name)))
                     for name in batch
