@@ -93,14 +93,16 @@ def test_bad():
         (["FAILED tests/redis/test_it.py::test_good[c] - worker 'gw1' crashed while running it"], False),
         ([f"FAILED tests/redis/test_it.py::test_good[{name}]" for name in "cde"], False),
         (["FAILED tests/test_it.py::test_good[c]"], False),
+        (["FAILED tests/redis/test_tiered_races.py::test_good[c]"], False),
         (["ERROR tests/redis/test_it.py"], False),
         (["E501 Line too long"], False),
     ],
-    ids=["one", "two", "again", "crash", "three", "another", "collection", "lint"],
+    ids=["one", "two", "again", "crash", "three", "another", "tiered", "collection", "lint"],
 )
 def test_second_look_is_for_one_or_two_of_redis(tmp_path, printed, enough):
     """What fails beside others, at a real server, may pass alone; all else is a failure at once."""
     for place in ("tests/redis", "tests"):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
-        (tmp_path / place / "test_it.py").write_text(SECOND_LOOK)
+        for name in ("test_it.py", "test_tiered_races.py"):
+            (tmp_path / place / name).write_text(SECOND_LOOK)
     assert alone.passes_alone("\n".join(["..F", *printed, "= 1 failed ="]), sys.executable, tmp_path) is enough
